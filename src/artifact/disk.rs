@@ -1,0 +1,4 @@
+//! Folders on this machine.
+
+/// Published folders on this machine.
+pub struct DiskStore;

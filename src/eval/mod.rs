@@ -1,0 +1,1 @@
+//! Scores, and the texts they are taken on.

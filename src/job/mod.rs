@@ -1,0 +1,20 @@
+//! The words of the service: what a job is, what it is asked to do, how far it is, how it ended.
+//!
+//! Pure data. Nothing here waits, opens a file or knows a framework; every other layer may import it.
+
+mod failure;
+mod id;
+mod progress;
+mod report;
+mod source;
+pub mod spec;
+
+pub use failure::{Decision, Failure, FailureCode};
+pub use id::{InvalidJobId, JobId};
+pub use progress::{Progress, Stage, Status};
+pub use report::{
+    ByteCounts, EvaluationReport, LayerReport, MatrixReport, ModelReport, ParameterCounts, PerplexityReport, Report,
+    StageSeconds,
+};
+pub use source::{DatasetName, ModelSource};
+pub use spec::{JobSpec, SpecError};

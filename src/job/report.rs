@@ -1,0 +1,127 @@
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{JobSpec, Stage};
+
+/// What a job did and what came of it; `report.json` in the published folder.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Report {
+    /// Which model it was.
+    pub model: ModelReport,
+    /// The job's spec with every default filled in.
+    #[schema(value_type = Object)]
+    pub spec: JobSpec,
+    /// Parameters of the whole model, a tied head counted once.
+    pub parameters: ParameterCounts,
+    /// Bytes of all safetensors files.
+    pub bytes: ByteCounts,
+    /// Layer choice.
+    pub layers: LayerReport,
+    /// One entry per matrix of the redundant layers, in model order.
+    pub matrices: Vec<MatrixReport>,
+    /// Scores; null when the job asked for none.
+    pub evaluation: Option<EvaluationReport>,
+    /// Wall time of each stage over all attempts, in the order they ran.
+    pub stages: Vec<StageSeconds>,
+    /// Highest resident set size of the worker process, in bytes.
+    pub peak_rss_bytes: u64,
+    /// The seed that chose the calibration windows.
+    pub seed: u64,
+    /// The device it ran on: `cpu`, `cuda:0`, `metal`.
+    pub device: String,
+    /// The version of graspd.
+    pub version: String,
+    /// Anything a reader should know: a clamped window, a matrix left dense.
+    pub notes: Vec<String>,
+}
+
+/// Which model a job compressed.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ModelReport {
+    /// As the job named it.
+    pub source: String,
+    /// The commit a hub revision resolved to; null for a local folder.
+    pub revision: Option<String>,
+    /// The architecture in its config.json, such as `LlamaForCausalLM`.
+    pub architecture: String,
+}
+
+/// Parameters before and after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ParameterCounts {
+    /// In the source.
+    pub before: u64,
+    /// In the published checkpoint.
+    pub after: u64,
+}
+
+/// Bytes before and after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ByteCounts {
+    /// In the source's safetensors files.
+    pub before: u64,
+    /// In the published safetensors files.
+    pub after: u64,
+}
+
+/// How the redundant layers were chosen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LayerReport {
+    /// Block influence of every layer, 1 − mean cosine similarity of its input and output (ShortGPT).
+    pub block_influence: Vec<f64>,
+    /// Mean angular distance (in units of π) of every run of n consecutive layers, by its first layer; only with the `angular` metric.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub angular_distance: Option<Vec<f64>>,
+    /// The layers that were compressed or removed, ascending.
+    pub redundant: Vec<usize>,
+}
+
+/// What became of one matrix.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MatrixReport {
+    /// Module name in the checkpoint, such as `model.layers.2.mlp.up_proj`.
+    pub name: String,
+    /// `[out, in]`.
+    pub shape: [usize; 2],
+    /// Singular triplets kept; null for a matrix that stays dense because its factors would not be smaller.
+    pub rank: Option<usize>,
+    /// Indices of the kept triplets in descending order of σ (0 is the largest), ascending.
+    pub kept: Vec<usize>,
+    /// Numbers in the matrix.
+    pub parameters_before: u64,
+    /// Numbers in what replaces it.
+    pub parameters_after: u64,
+}
+
+/// Scores before and after.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EvaluationReport {
+    /// By data set.
+    #[schema(value_type = Object)]
+    pub perplexity: IndexMap<String, PerplexityReport>,
+}
+
+/// Perplexity on one data set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PerplexityReport {
+    /// Of the source; null when `compare_dense` is false.
+    pub before: Option<f64>,
+    /// Of the compressed model, on the weights as exported.
+    pub after: f64,
+    /// Tokens scored.
+    pub tokens: u64,
+    /// Tokens in a window.
+    pub window: usize,
+    /// How it was computed, in words.
+    pub protocol: String,
+}
+
+/// Wall time of a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StageSeconds {
+    /// The stage.
+    pub stage: Stage,
+    /// Seconds, over all attempts.
+    pub seconds: f64,
+}

@@ -1,0 +1,216 @@
+//! The JSON of a spec, field by field, before it is checked and after it is complete.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Deserializer, Serialize, de};
+use utoipa::ToSchema;
+
+use super::{
+    Allocation, Basis, Evaluation, Grasp, JobSpec, LayerMetric, Layers, Method, Preset, Projection, Schedule, Score,
+    Selection, SigmaSplit, Size,
+};
+
+/// A job, as the body of `POST /v1/jobs`. Every field but `model` has a default.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = JobSpec, example = json!({"model": "HuggingFaceTB/SmolLM2-135M", "grasp": {"layers": 8, "retain_ratio": 0.3}}))]
+pub struct JobBody {
+    /// `org/name[@revision]` on the hub, or `file:NAME`, a folder under the server's models folder.
+    pub model: String,
+    /// The text the gradients come from.
+    #[serde(default)]
+    pub calibration: CalibrationBody,
+    /// The method.
+    #[serde(default)]
+    pub grasp: GraspBody,
+    /// What to score; `null` for nothing.
+    #[serde(default = "some_default", deserialize_with = "null_is_none")]
+    pub evaluation: Option<EvaluationBody>,
+    /// The user's own labels: at most 16, keys up to 64 characters, values up to 512.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
+}
+
+// A field that is absent means the default, an explicit null means none.
+#[expect(clippy::unnecessary_wraps, reason = "serde wants the field's own type")]
+fn some_default() -> Option<EvaluationBody> {
+    Some(EvaluationBody::default())
+}
+
+fn null_is_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<EvaluationBody>, D::Error> {
+    Option::deserialize(deserializer)
+}
+
+/// Calibration text: `samples` windows of `sequence_length` tokens.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CalibrationBody {
+    /// `wikitext2`, `ptb`, `c4`, or `file:NAME` under the server's data sets folder. Default: wikitext2.
+    #[schema(default = "wikitext2")]
+    pub dataset: Option<String>,
+    /// Which part of the data set. Default: train.
+    #[schema(default = "train")]
+    pub split: Option<String>,
+    /// Windows. Default: 128.
+    #[schema(default = 128, minimum = 1, maximum = 65536)]
+    pub samples: Option<usize>,
+    /// Tokens in a window. Default: 512.
+    #[schema(default = 512, minimum = 2, maximum = 131_072)]
+    pub sequence_length: Option<usize>,
+    /// Windows at random places, or from the start. Default: random.
+    pub selection: Option<Selection>,
+    /// Seed of the random selection. Default: 42.
+    #[schema(default = 42)]
+    pub seed: Option<u64>,
+}
+
+/// The method. At most one of `retain_ratio`, `importance_threshold` and `target_compression`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct GraspBody {
+    /// Fills in what the body leaves out. Default: paper.
+    pub preset: Option<Preset>,
+    /// Default: grasp.
+    pub method: Option<Method>,
+    /// How many layers, or which. Default: a quarter of the model's, or as many as `target_compression` needs.
+    pub layers: Option<LayersBody>,
+    /// Default: `block_influence`.
+    pub layer_metric: Option<LayerMetric>,
+    /// Share of each matrix's parameters kept, in (0, 1]. Default: 0.1, when no other control is given.
+    #[schema(exclusive_minimum = 0, maximum = 1)]
+    pub retain_ratio: Option<f64>,
+    /// Share of the sum of scores kept, in (0, 1].
+    #[schema(exclusive_minimum = 0, maximum = 1)]
+    pub importance_threshold: Option<f64>,
+    /// Share of all parameters of the model removed, in (0, 1).
+    #[schema(exclusive_minimum = 0, exclusive_maximum = 1)]
+    pub target_compression: Option<f64>,
+    /// Default: `one_shot`.
+    pub schedule: Option<Schedule>,
+    /// Default: taylor.
+    pub score: Option<Score>,
+    /// Default: plain.
+    pub basis: Option<Basis>,
+    /// Default: uniform.
+    pub allocation: Option<Allocation>,
+    /// Default: both.
+    pub sigma_split: Option<SigmaSplit>,
+    /// Which matrices of a layer. Default: all seven.
+    pub projections: Option<Vec<Projection>>,
+}
+
+/// What to score, before and after.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvaluationBody {
+    /// Data sets for perplexity. Default: wikitext2.
+    pub perplexity: Option<Vec<String>>,
+    /// Tokens in a window, clamped to the model's longest context. Default: 2048.
+    #[schema(default = 2048, minimum = 2, maximum = 131_072)]
+    pub window: Option<usize>,
+    /// At most so many windows of each data set. Default: all.
+    #[schema(minimum = 1)]
+    pub limit: Option<usize>,
+    /// Whether the source is scored too. Default: true.
+    #[schema(default = true)]
+    pub compare_dense: Option<bool>,
+}
+
+/// A number of layers, or a list of layer indices.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum LayersBody {
+    /// The so many most redundant.
+    Count(usize),
+    /// These, from 0.
+    Explicit(Vec<usize>),
+}
+
+impl<'de> Deserialize<'de> for LayersBody {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(LayersVisitor)
+    }
+}
+
+struct LayersVisitor;
+
+impl<'de> de::Visitor<'de> for LayersVisitor {
+    type Value = LayersBody;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number of layers such as 8, or a list of layer indices such as [21, 22]")
+    }
+
+    fn visit_u64<E: de::Error>(self, count: u64) -> Result<LayersBody, E> {
+        usize::try_from(count).map(LayersBody::Count).map_err(E::custom)
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<LayersBody, A::Error> {
+        let mut indices = Vec::new();
+        while let Some(index) = list.next_element()? {
+            indices.push(index);
+        }
+        Ok(LayersBody::Explicit(indices))
+    }
+}
+
+impl From<&JobSpec> for JobBody {
+    fn from(spec: &JobSpec) -> Self {
+        let calibration = &spec.calibration;
+        Self {
+            model: spec.model.to_string(),
+            calibration: CalibrationBody {
+                dataset: Some(calibration.dataset.to_string()),
+                split: Some(calibration.split.clone()),
+                samples: Some(calibration.samples),
+                sequence_length: Some(calibration.sequence_length),
+                selection: Some(calibration.selection),
+                seed: Some(calibration.seed),
+            },
+            grasp: GraspBody::from(&spec.grasp),
+            evaluation: spec.evaluation.as_ref().map(EvaluationBody::from),
+            metadata: spec.metadata.clone(),
+        }
+    }
+}
+
+impl From<&Grasp> for GraspBody {
+    fn from(grasp: &Grasp) -> Self {
+        let (mut retain_ratio, mut importance_threshold, mut target_compression) = (None, None, None);
+        match grasp.size {
+            Size::RetainRatio(share) => retain_ratio = Some(share),
+            Size::ImportanceThreshold(share) => importance_threshold = Some(share),
+            Size::TargetCompression(share) => target_compression = Some(share),
+        }
+        Self {
+            preset: Some(grasp.preset),
+            method: Some(grasp.method),
+            layers: match &grasp.layers {
+                Layers::Automatic => None,
+                Layers::Count(count) => Some(LayersBody::Count(*count)),
+                Layers::Explicit(indices) => Some(LayersBody::Explicit(indices.clone())),
+            },
+            layer_metric: Some(grasp.layer_metric),
+            retain_ratio,
+            importance_threshold,
+            target_compression,
+            schedule: Some(grasp.schedule),
+            score: Some(grasp.score),
+            basis: Some(grasp.basis),
+            allocation: Some(grasp.allocation),
+            sigma_split: Some(grasp.sigma_split),
+            projections: Some(grasp.projections.clone()),
+        }
+    }
+}
+
+impl From<&Evaluation> for EvaluationBody {
+    fn from(evaluation: &Evaluation) -> Self {
+        Self {
+            perplexity: Some(evaluation.perplexity.iter().map(ToString::to_string).collect()),
+            window: Some(evaluation.window),
+            limit: evaluation.limit,
+            compare_dense: Some(evaluation.compare_dense),
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! From a body to a spec: defaults, ranges and contradictions.
+
+use std::{collections::BTreeMap, fmt::Display, str::FromStr};
+
+use super::{
+    Allocation, Basis, Calibration, CalibrationBody, Evaluation, EvaluationBody, Grasp, GraspBody, JobBody, JobSpec,
+    LayerMetric, Layers, LayersBody, Method, Preset, Projection, Schedule, Score, Selection, SigmaSplit, Size,
+    SpecError,
+};
+
+const MOST_SAMPLES: usize = 65_536;
+const LONGEST_WINDOW: usize = 131_072;
+const MOST_LAYERS: usize = 4_096;
+const MOST_DATASETS: usize = 16;
+/// What the paper keeps of a redundant layer (section 4.1).
+const PAPER_RETAIN_RATIO: f64 = 0.1;
+
+fn wrong(field: impl Into<String>, message: impl Into<String>) -> SpecError {
+    SpecError { field: field.into(), message: message.into() }
+}
+
+/// Says which field a JSON error is about; serde's own path stops at the parent of an unknown or missing field.
+pub(super) fn describe(error: &serde_path_to_error::Error<serde_json::Error>) -> SpecError {
+    let message = error.inner().to_string();
+    let parent = error.path().to_string();
+    let quoted = message
+        .split('`')
+        .nth(1)
+        .filter(|_| message.starts_with("unknown field") || message.starts_with("missing field"));
+    let field = match (parent.as_str(), quoted) {
+        (".", None) => "body".to_owned(),
+        (".", Some(field)) => field.to_owned(),
+        (parent, None) => parent.to_owned(),
+        // serde_path_to_error already appends the unknown field on some paths.
+        (parent, Some(field)) if parent == field || parent.ends_with(&format!(".{field}")) => parent.to_owned(),
+        (parent, Some(field)) => format!("{parent}.{field}"),
+    };
+    let hint = match quoted {
+        Some("ratio" | "compression_ratio") => {
+            "; say which ratio: grasp.retain_ratio is the share kept, grasp.target_compression the share of the whole model removed"
+        }
+        _ => "",
+    };
+    wrong(field, format!("{message}{hint}"))
+}
+
+pub(super) fn check(body: JobBody) -> Result<JobSpec, SpecError> {
+    Ok(JobSpec {
+        model: parse("model", &body.model)?,
+        calibration: check_calibration(body.calibration)?,
+        grasp: check_grasp(body.grasp)?,
+        evaluation: body.evaluation.map(check_evaluation).transpose()?,
+        metadata: check_metadata(body.metadata)?,
+    })
+}
+
+fn parse<T: FromStr<Err: Display>>(field: &str, text: &str) -> Result<T, SpecError> {
+    text.parse().map_err(|error: T::Err| wrong(field, error.to_string()))
+}
+
+fn within(field: &str, value: usize, least: usize, most: usize) -> Result<usize, SpecError> {
+    if (least..=most).contains(&value) {
+        return Ok(value);
+    }
+    Err(wrong(field, format!("{value} is out of range: from {least} to {most}")))
+}
+
+fn check_calibration(body: CalibrationBody) -> Result<Calibration, SpecError> {
+    let split = body.split.unwrap_or_else(|| "train".to_owned());
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    if split.is_empty() || split.len() > 64 || !split.chars().all(plain) {
+        return Err(wrong("calibration.split", "must be a word such as train, validation or test"));
+    }
+    Ok(Calibration {
+        dataset: parse("calibration.dataset", body.dataset.as_deref().unwrap_or("wikitext2"))?,
+        split,
+        samples: within("calibration.samples", body.samples.unwrap_or(128), 1, MOST_SAMPLES)?,
+        sequence_length: within("calibration.sequence_length", body.sequence_length.unwrap_or(512), 2, LONGEST_WINDOW)?,
+        selection: body.selection.unwrap_or(Selection::Random),
+        seed: body.seed.unwrap_or(42),
+    })
+}
+
+fn check_grasp(body: GraspBody) -> Result<Grasp, SpecError> {
+    let method = body.method.unwrap_or(Method::Grasp);
+    let size = check_size(&body)?;
+    if method == Method::Remove && body.importance_threshold.is_some() {
+        return Err(wrong(
+            "grasp.importance_threshold",
+            "has no meaning with method 'remove', which keeps nothing of a layer",
+        ));
+    }
+    Ok(Grasp {
+        preset: body.preset.unwrap_or(Preset::Paper),
+        method,
+        layers: check_layers(body.layers)?,
+        layer_metric: body.layer_metric.unwrap_or(LayerMetric::BlockInfluence),
+        size,
+        schedule: body.schedule.unwrap_or(Schedule::OneShot),
+        score: body.score.unwrap_or(Score::Taylor),
+        basis: body.basis.unwrap_or(Basis::Plain),
+        allocation: body.allocation.unwrap_or(Allocation::Uniform),
+        sigma_split: body.sigma_split.unwrap_or(SigmaSplit::Both),
+        projections: check_projections(body.projections)?,
+    })
+}
+
+fn check_size(body: &GraspBody) -> Result<Size, SpecError> {
+    let controls = [
+        ("grasp.retain_ratio", body.retain_ratio),
+        ("grasp.importance_threshold", body.importance_threshold),
+        ("grasp.target_compression", body.target_compression),
+    ];
+    let given: Vec<_> = controls.iter().filter_map(|(field, value)| value.map(|value| (*field, value))).collect();
+    let (field, share) = match given.as_slice() {
+        [] => ("grasp.retain_ratio", PAPER_RETAIN_RATIO),
+        [one] => *one,
+        [(first, _), (second, _), ..] => {
+            return Err(wrong(
+                *second,
+                format!(
+                    "cannot be combined with {first}: give one of retain_ratio, importance_threshold and target_compression"
+                ),
+            ));
+        }
+    };
+    let open = field == "grasp.target_compression";
+    if !(share > 0.0 && (share < 1.0 || (share <= 1.0 && !open))) {
+        let range = if open { "(0, 1)" } else { "(0, 1]" };
+        return Err(wrong(field, format!("{share} is out of range: it must lie in {range}")));
+    }
+    Ok(match field {
+        "grasp.retain_ratio" => Size::RetainRatio(share),
+        "grasp.importance_threshold" => Size::ImportanceThreshold(share),
+        _ => Size::TargetCompression(share),
+    })
+}
+
+fn check_layers(body: Option<LayersBody>) -> Result<Layers, SpecError> {
+    match body {
+        None => Ok(Layers::Automatic),
+        Some(LayersBody::Count(count)) => within("grasp.layers", count, 1, MOST_LAYERS).map(Layers::Count),
+        Some(LayersBody::Explicit(mut indices)) => {
+            let given = indices.len();
+            indices.sort_unstable();
+            indices.dedup();
+            if indices.is_empty() {
+                return Err(wrong(
+                    "grasp.layers",
+                    "names no layer: give a number of layers or a list such as [21, 22]",
+                ));
+            }
+            if indices.len() != given {
+                return Err(wrong("grasp.layers", "names a layer twice"));
+            }
+            if indices.iter().any(|&index| index >= MOST_LAYERS) {
+                return Err(wrong("grasp.layers", format!("layer indices end below {MOST_LAYERS}")));
+            }
+            Ok(Layers::Explicit(indices))
+        }
+    }
+}
+
+fn check_projections(body: Option<Vec<Projection>>) -> Result<Vec<Projection>, SpecError> {
+    let Some(mut projections) = body else { return Ok(Projection::ALL.to_vec()) };
+    let given = projections.len();
+    projections.sort_unstable();
+    projections.dedup();
+    if projections.is_empty() {
+        return Err(wrong("grasp.projections", "is empty: leave it out for all seven"));
+    }
+    if projections.len() != given {
+        return Err(wrong("grasp.projections", "names a projection twice"));
+    }
+    Ok(projections)
+}
+
+fn check_evaluation(body: EvaluationBody) -> Result<Evaluation, SpecError> {
+    let names = body.perplexity.unwrap_or_else(|| vec!["wikitext2".to_owned()]);
+    if names.is_empty() || names.len() > MOST_DATASETS {
+        return Err(wrong(
+            "evaluation.perplexity",
+            format!("must name 1 to {MOST_DATASETS} data sets; set evaluation to null to score nothing"),
+        ));
+    }
+    let mut perplexity = Vec::with_capacity(names.len());
+    for (index, name) in names.iter().enumerate() {
+        let field = format!("evaluation.perplexity[{index}]");
+        let dataset = parse(&field, name)?;
+        if perplexity.contains(&dataset) {
+            return Err(wrong(field, format!("names {name} twice")));
+        }
+        perplexity.push(dataset);
+    }
+    Ok(Evaluation {
+        perplexity,
+        window: within("evaluation.window", body.window.unwrap_or(2048), 2, LONGEST_WINDOW)?,
+        limit: body.limit.map(|limit| within("evaluation.limit", limit, 1, usize::MAX)).transpose()?,
+        compare_dense: body.compare_dense.unwrap_or(true),
+    })
+}
+
+fn check_metadata(metadata: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, SpecError> {
+    if metadata.len() > 16 {
+        return Err(wrong("metadata", format!("has {} entries: at most 16", metadata.len())));
+    }
+    for (key, value) in &metadata {
+        if key.is_empty() || key.chars().count() > 64 {
+            return Err(wrong("metadata", "keys have 1 to 64 characters"));
+        }
+        if value.chars().count() > 512 {
+            return Err(wrong(format!("metadata.{key}"), "values have at most 512 characters"));
+        }
+    }
+    Ok(metadata)
+}

@@ -1,0 +1,99 @@
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn parse(body: Value) -> Result<JobSpec, SpecError> {
+    JobSpec::parse(&body)
+}
+
+fn field_at_fault(body: Value) -> String {
+    parse(body).unwrap_err().field
+}
+
+#[test]
+fn the_smallest_body_gets_the_defaults_of_the_paper() {
+    let spec = parse(json!({"model": "org/name"})).unwrap();
+    assert_eq!(spec.grasp.size, Size::RetainRatio(0.1));
+    assert_eq!(spec.grasp.score, Score::Taylor);
+    assert_eq!(spec.grasp.schedule, Schedule::OneShot);
+    assert_eq!(spec.grasp.layers, Layers::Automatic);
+    assert_eq!(spec.calibration.samples, 128);
+    assert_eq!(spec.evaluation.unwrap().window, 2048);
+}
+
+#[test]
+fn a_null_evaluation_means_none() {
+    assert_eq!(parse(json!({"model": "org/name", "evaluation": null})).unwrap().evaluation, None);
+}
+
+#[test]
+fn every_wrong_field_is_named() {
+    let model = "org/name";
+    for (body, field) in [
+        (json!([]), "body"),
+        (json!({}), "model"),
+        (json!({"model": 3}), "model"),
+        (json!({"model": "no-slash"}), "model"),
+        (json!({"model": model, "colour": 1}), "colour"),
+        (json!({"model": model, "grasp": {"ratio": 0.2}}), "grasp.ratio"),
+        (json!({"model": model, "grasp": {"layers": "all of them"}}), "grasp.layers"),
+        (json!({"model": model, "grasp": {"layers": []}}), "grasp.layers"),
+        (json!({"model": model, "grasp": {"layers": [1, 1]}}), "grasp.layers"),
+        (json!({"model": model, "grasp": {"layers": 0}}), "grasp.layers"),
+        (json!({"model": model, "grasp": {"layers": -1}}), "grasp.layers"),
+        (json!({"model": model, "grasp": {"retain_ratio": 0}}), "grasp.retain_ratio"),
+        (json!({"model": model, "grasp": {"retain_ratio": 1.1}}), "grasp.retain_ratio"),
+        (json!({"model": model, "grasp": {"target_compression": 1}}), "grasp.target_compression"),
+        (
+            json!({"model": model, "grasp": {"retain_ratio": 0.1, "target_compression": 0.2}}),
+            "grasp.target_compression",
+        ),
+        (json!({"model": model, "grasp": {"score": "loudness"}}), "grasp.score"),
+        (json!({"model": model, "grasp": {"projections": ["q_proj", "q_proj"]}}), "grasp.projections"),
+        (json!({"model": model, "grasp": {"projections": ["x_proj"]}}), "grasp.projections[0]"),
+        (json!({"model": model, "calibration": {"samples": 0}}), "calibration.samples"),
+        (json!({"model": model, "calibration": {"sequence_length": 1}}), "calibration.sequence_length"),
+        (json!({"model": model, "calibration": {"dataset": "file:../x"}}), "calibration.dataset"),
+        (json!({"model": model, "calibration": {"split": "a/b"}}), "calibration.split"),
+        (json!({"model": model, "evaluation": {"perplexity": ["wikitext2", "nope"]}}), "evaluation.perplexity[1]"),
+        (json!({"model": model, "evaluation": {"window": 1}}), "evaluation.window"),
+        (json!({"model": model, "metadata": {"k": 1}}), "metadata.k"),
+    ] {
+        assert_eq!(field_at_fault(body.clone()), field, "{body}");
+    }
+}
+
+#[test]
+fn a_bare_ratio_is_explained() {
+    let error = parse(json!({"model": "a/b", "grasp": {"ratio": 0.2}})).unwrap_err();
+    assert!(error.message.contains("retain_ratio is the share kept"), "{}", error.message);
+}
+
+proptest! {
+    #[test]
+    fn a_complete_spec_reads_back_as_itself(
+        samples in 1_usize..65_536,
+        share in 0.000_001_f64..1.0,
+        layers in prop::collection::btree_set(0_usize..100, 1..9),
+        seed: u64,
+    ) {
+        let layers: Vec<_> = layers.into_iter().collect();
+        let spec = parse(json!({
+            "model": "a/b@c",
+            "calibration": {"samples": samples, "seed": seed},
+            "grasp": {"layers": layers, "importance_threshold": share},
+            "evaluation": null,
+            "metadata": {"run": "7"},
+        })).unwrap();
+        let text = serde_json::to_string(&spec).unwrap();
+        prop_assert_eq!(serde_json::from_str::<JobSpec>(&text).unwrap(), spec);
+    }
+
+    #[test]
+    fn no_body_panics(text in "\\PC*") {
+        if let Ok(value) = serde_json::from_str::<Value>(&text) {
+            let _ = JobSpec::parse(&value);
+        }
+    }
+}

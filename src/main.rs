@@ -1,0 +1,3 @@
+//! The graspd binary: arguments in, exit code out.
+
+fn main() {}

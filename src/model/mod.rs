@@ -1,0 +1,1 @@
+//! graspd's own decoder, forward and backward.

@@ -1,0 +1,50 @@
+use std::path::{Path, PathBuf};
+
+use super::Error;
+use crate::{checkpoint::HubSettings, job::Progress};
+
+/// Where models, texts and the device are: what a machine adds to a job's spec.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `file:NAME` models are folders under this one.
+    pub models_dir: PathBuf,
+    /// Texts: `<name>/<split>.{txt,jsonl,json}`, and `file:NAME` texts.
+    pub datasets_dir: PathBuf,
+    /// The hub.
+    pub hub: HubSettings,
+    /// `cpu`, `cuda:N` or `metal`.
+    pub device: String,
+}
+
+/// Watches a run, and may end it.
+pub trait Observer: Sync {
+    /// Called at least every few seconds of work.
+    fn progress(&self, progress: Progress);
+    /// A step (a stage, or a layer of one) is finished and its checkpoint is on disk.
+    fn step_finished(&self);
+    /// Whether the run should end at the next boundary.
+    fn is_cancelled(&self) -> bool;
+}
+
+/// Where one run works and who watches it.
+pub struct Context<'a> {
+    /// The job's own folder for checkpoints between attempts.
+    pub work: &'a Path,
+    /// An empty folder for the finished checkpoint.
+    pub output: &'a Path,
+    /// The machine.
+    pub settings: &'a Settings,
+    /// The watcher.
+    pub observer: &'a dyn Observer,
+}
+
+impl Context<'_> {
+    /// Reports progress.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] when the run should end here.
+    pub fn progress(&self, progress: Progress) -> Result<(), Error> {
+        self.observer.progress(progress);
+        if self.observer.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,4 @@
+//! Jobs on SQLite.
+
+/// Jobs on SQLite.
+pub struct SqliteStore;

@@ -1,0 +1,1 @@
+//! Running jobs: slots, child processes, leases.
