@@ -16,6 +16,11 @@ use crate::{
     job::{Failure, FailureCode, JobId, JobSpec, Progress, Status},
 };
 
+/// Child deaths in a row, without a finished step between them, that end a job.
+pub const MOST_CRASHES: u32 = 3;
+/// Failures worth another try that are tried again.
+pub const MOST_RETRIES: u32 = 3;
+
 /// A job as the store knows it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JobRecord {
@@ -123,7 +128,7 @@ pub struct Page {
 pub enum StoreError {
     /// The database refused or was not reachable.
     #[error("database: {0}")]
-    Database(#[from] sqlx::Error),
+    Database(sqlx::Error),
     /// The database could not be brought to this version.
     #[error("migration: {0}")]
     Migration(#[from] sqlx::migrate::MigrateError),
@@ -146,6 +151,18 @@ pub enum StoreError {
         /// Version that is needed.
         needed: &'static str,
     },
+}
+
+/// SQLite's result code for a full disk.
+const SQLITE_FULL: &str = "13";
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match error.as_database_error().and_then(|error| error.code()) {
+            Some(code) if code == SQLITE_FULL => Self::DiskFull,
+            _ => Self::Database(error),
+        }
+    }
 }
 
 /// Jobs that survive a restart.
