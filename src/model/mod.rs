@@ -1,1 +1,5 @@
 //! graspd's own decoder, forward and backward.
+
+mod device;
+
+pub use device::open_device;
