@@ -117,10 +117,8 @@ fn work(assignment: &Assignment, watcher: &Watcher<'_>) -> Message {
 /// Starts the thread that shows signs of life while a stage is silent, and hears SIGTERM.
 fn keep_company(pipe: Arc<Pipe>, cancelled: Arc<AtomicBool>) -> Result<(), ChildError> {
     let system = |what| move |source| ChildError::System { what, source };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(system("starting the heartbeat"))?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(system("starting the heartbeat"))?;
     // Before the job begins, so that no SIGTERM of its supervisor can find the default action in place.
     let terminate = runtime.block_on(async { signal(SignalKind::terminate()) }).map_err(system("hearing SIGTERM"))?;
     std::thread::Builder::new()

@@ -18,7 +18,7 @@ pub mod protocol;
 mod slot;
 mod supervisor;
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{ffi::OsString, fmt, path::PathBuf, time::Duration};
 
 pub use pool::run;
 
@@ -29,8 +29,8 @@ pub struct Settings {
     pub program: PathBuf,
     /// What its arguments start with; `--work`, `--output`, `--device` and `--parent` follow.
     pub arguments: Vec<OsString>,
-    /// Variables set (or, with `None`, removed) in its environment.
-    pub environment: Vec<(OsString, Option<OsString>)>,
+    /// Changes to its environment.
+    pub environment: Environment,
     /// Holds a folder per job, for checkpoints between attempts.
     pub work_dir: PathBuf,
     /// Holds a log per job.
@@ -43,6 +43,17 @@ pub struct Settings {
     pub worker: String,
     /// Every wait and limit.
     pub timing: Timing,
+}
+
+/// Variables that are set, or, with `None`, removed.
+#[derive(Clone, Default)]
+pub struct Environment(pub Vec<(OsString, Option<OsString>)>);
+
+impl fmt::Debug for Environment {
+    // Names only, because a value may be a token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
 }
 
 /// Every wait and limit of a worker.

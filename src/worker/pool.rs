@@ -25,8 +25,7 @@ pub async fn run(
     for device in &shared.settings.devices {
         for number in 0..shared.settings.slots_per_device {
             let worker = format!("{}/{device}/{number}", shared.settings.worker);
-            let slot =
-                Slot { shared: Arc::clone(&shared), device: device.clone(), worker, stopping: stopping.clone() };
+            let slot = Slot { shared: Arc::clone(&shared), device: device.clone(), worker, stopping: stopping.clone() };
             tasks.spawn(slot.run());
         }
     }

@@ -65,7 +65,8 @@ impl Slot {
     }
 
     async fn run_claimed(&self, claim: &Claim, since: Instant) {
-        let span = tracing::info_span!("attempt", job.id = %claim.id, job.attempt = claim.attempt, device = self.device);
+        let span =
+            tracing::info_span!("attempt", job.id = %claim.id, job.attempt = claim.attempt, device = self.device);
         metrics::gauge!("graspd_slots_busy").increment(1);
         self.run_attempt(claim, since).instrument(span).await;
         metrics::gauge!("graspd_slots_busy").decrement(1);

@@ -75,7 +75,7 @@ fn spawn(start: &Start<'_>) -> std::io::Result<(Child, Pid, ChildStdout)> {
     command.args(&start.settings.arguments);
     command.arg("--work").arg(&start.folder.work).arg("--output").arg(start.output);
     command.arg("--device").arg(start.device).arg("--parent").arg(std::process::id().to_string());
-    for (name, value) in &start.settings.environment {
+    for (name, value) in &start.settings.environment.0 {
         match value {
             Some(value) => command.env(name, value),
             None => command.env_remove(name),

@@ -6,7 +6,7 @@ use graspd::{
     clock::{Ids, RandomIds},
     job::{JobId, JobSpec},
     queue::{JobRecord, JobStore},
-    worker::{self, Settings, Timing},
+    worker::{self, Environment, Settings, Timing},
 };
 use tempfile::TempDir;
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
@@ -45,7 +45,7 @@ impl Bench {
         let settings = Settings {
             program: "/bin/sh".into(),
             arguments: vec!["-c".into(), format!("{PRELUDE}{script}").into(), "child".into()],
-            environment: Vec::new(),
+            environment: Environment::default(),
             work_dir: folder.path().join("work"),
             log_dir: folder.path().join("logs"),
             devices: vec!["cpu".to_owned()],
@@ -92,10 +92,10 @@ impl Bench {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        match timeout(PATIENCE, looking).await {
-            Ok(record) => record,
-            Err(_) => panic!("still {:?}, log: {}", self.record(id).await, self.log(id)),
+        if let Ok(record) = timeout(PATIENCE, looking).await {
+            return record;
         }
+        panic!("still {:?}, log: {}", self.record(id).await, self.log(id))
     }
 
     pub(crate) async fn until_over(&self, id: JobId) -> JobRecord {

@@ -1,5 +1,7 @@
 //! Slots and their children: what reaches the store and the published folders, whatever the child does.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
 mod bench;
 mod fake;
 
@@ -77,7 +79,9 @@ async fn a_cancel_ends_even_a_child_that_ignores_it() {
 
 #[tokio::test]
 async fn an_attempt_that_lost_its_lease_writes_nothing() {
-    let mut bench = Bench::running("echo $$ > $work/../pid; progress load 1; trap 'say done; exit' TERM; while :; do sleep 0.01; done");
+    let mut bench = Bench::running(
+        "echo $$ > $work/../pid; progress load 1; trap 'say done; exit' TERM; while :; do sleep 0.01; done",
+    );
     let id = bench.submit().await;
     bench.until_at_work(id).await;
     bench.store.steal(id);
@@ -119,7 +123,8 @@ async fn a_child_stopped_by_somebody_else_is_not_counted() {
 
 #[tokio::test]
 async fn a_child_without_progress_is_killed() {
-    let mut bench = Bench::new("progress factorize 3; while :; do say heartbeat; progress factorize 3; sleep 0.01; done", None);
+    let mut bench =
+        Bench::new("progress factorize 3; while :; do say heartbeat; progress factorize 3; sleep 0.01; done", None);
     bench.settings.timing.stall = Duration::from_millis(100);
     bench.start();
     let id = bench.submit().await;
@@ -180,8 +185,7 @@ async fn a_program_that_cannot_be_started_fails_the_job() {
 async fn a_child_gets_the_environment_it_should() {
     // Cargo and nextest both set CARGO_MANIFEST_DIR for tests.
     let mut bench = Bench::new("test -z \"$CARGO_MANIFEST_DIR\" && test \"$COLOUR\" = red && say done", None);
-    bench.settings.environment =
-        vec![("CARGO_MANIFEST_DIR".into(), None), ("COLOUR".into(), Some("red".into()))];
+    bench.settings.environment.0 = vec![("CARGO_MANIFEST_DIR".into(), None), ("COLOUR".into(), Some("red".into()))];
     bench.start();
     let id = bench.submit().await;
     assert_eq!(bench.until_over(id).await.status, Status::Succeeded);
