@@ -1,3 +1,9 @@
 //! The graspd binary: arguments in, exit code out.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    graspd::app::run(graspd::config::Cli::parse())
+}

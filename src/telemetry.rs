@@ -1,1 +1,94 @@
-//! Logs and metrics.
+//! Logs on standard error and the registry of metrics.
+
+use std::{fmt, io, str::FromStr};
+
+use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::{EnvFilter, filter::ParseError, fmt::format::FmtSpan, util::TryInitError};
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line, for machines.
+    Json,
+}
+
+impl LogFormat {
+    /// Its name in the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for LogFormat {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err("must be text or json"),
+        }
+    }
+}
+
+/// What to log, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How lines look.
+    pub format: LogFormat,
+    /// What is logged: a level, or directives such as `info,graspd::worker=debug`.
+    pub filter: String,
+}
+
+/// Telemetry could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The filter is not one.
+    #[error("log filter: {0}")]
+    Filter(#[from] ParseError),
+    /// Something else already receives the logs.
+    #[error("log: {0}")]
+    Log(#[from] TryInitError),
+    /// Something else already receives the metrics.
+    #[error("metrics: {0}")]
+    Metrics(#[from] BuildError),
+}
+
+/// Sends this process's logs to standard error.
+///
+/// # Errors
+/// [`TelemetryError`] for a filter that cannot be read, and when called twice.
+pub fn install_log(settings: &Settings) -> Result<(), TelemetryError> {
+    use tracing_subscriber::util::SubscriberInitExt;
+    let filter = EnvFilter::try_new(&settings.filter)?;
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_span_events(FmtSpan::NONE);
+    match settings.format {
+        LogFormat::Text => lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).finish().try_init()?,
+        LogFormat::Json => lines.json().flatten_event(true).finish().try_init()?,
+    }
+    Ok(())
+}
+
+/// Collects this process's metrics; the handle renders them.
+///
+/// # Errors
+/// [`TelemetryError::Metrics`] when called twice.
+pub fn install_metrics() -> Result<PrometheusHandle, TelemetryError> {
+    let handle = PrometheusBuilder::new().install_recorder()?;
+    metrics::describe_gauge!("graspd_slots_busy", "Slots that run a job");
+    metrics::describe_counter!("graspd_attempts_total", "Attempts that ended, by outcome");
+    metrics::describe_histogram!("graspd_attempt_seconds", "How long attempts took, by outcome, in seconds");
+    Ok(handle)
+}

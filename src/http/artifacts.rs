@@ -25,7 +25,10 @@ const REPORT: &str = "report.json";
         (status = 503, description = "`store_unavailable` or `artifacts_unavailable`", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn list_artifacts(State(state): State<AppState>, Path(id): Path<String>) -> Result<Json<List<ArtifactView>>, Problem> {
+pub(super) async fn list_artifacts(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+) -> Result<Json<List<ArtifactView>>, Problem> {
     let (id, status) = find(&state, &id).await?;
     let artifacts = match status {
         Status::Succeeded => state.artifacts.list(id).await?.unwrap_or_default(),
@@ -69,7 +72,11 @@ pub(super) async fn get_artifact(
         (status = 503, description = "`store_unavailable` or `artifacts_unavailable`", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn get_report(State(state): State<AppState>, Path(id): Path<String>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn get_report(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
     let mut response = serve(&state, &id, REPORT, request).await?;
     response.headers_mut().remove(header::CONTENT_DISPOSITION);
     Ok(response)
@@ -87,7 +94,11 @@ fn artifact_not_found(name: &str) -> Problem {
 async fn serve(state: &AppState, id: &str, name: &str, request: Request) -> Result<Response, Problem> {
     let (id, status) = find(state, id).await?;
     if status != Status::Succeeded {
-        return Err(Problem::new(StatusCode::CONFLICT, "job_not_finished", format!("the job is {status}: only a succeeded job has files")));
+        return Err(Problem::new(
+            StatusCode::CONFLICT,
+            "job_not_finished",
+            format!("the job is {status}: only a succeeded job has files"),
+        ));
     }
     let (path, artifact) = state.artifacts.locate(id, name).await?.ok_or_else(|| artifact_not_found(name))?;
     let tag = format!("\"{}\"", artifact.sha256);
@@ -97,7 +108,11 @@ async fn serve(state: &AppState, id: &str, name: &str, request: Request) -> Resu
     let response = ServeFile::new(path).oneshot(with_range(request, &tag)).await;
     let mut response = response.unwrap_or_else(|never| match never {}).map(axum::body::Body::new);
     if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
-        let problem = Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, "range_not_satisfiable", format!("the file has {} bytes", artifact.bytes));
+        let problem = Problem::new(
+            StatusCode::RANGE_NOT_SATISFIABLE,
+            "range_not_satisfiable",
+            format!("the file has {} bytes", artifact.bytes),
+        );
         return Err(problem);
     }
     let file_name = artifact.name.rsplit('/').next().unwrap_or(&artifact.name);
@@ -111,7 +126,8 @@ async fn serve(state: &AppState, id: &str, name: &str, request: Request) -> Resu
 fn has(request: &Request, name: HeaderName, tag: &str) -> bool {
     let values = request.headers().get_all(name);
     let tags = values.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
-    tags.map(str::trim).any(|candidate| candidate == tag || candidate == "*" || candidate.strip_prefix("W/") == Some(tag))
+    tags.map(str::trim)
+        .any(|candidate| candidate == tag || candidate == "*" || candidate.strip_prefix("W/") == Some(tag))
 }
 
 /// The request with conditions on time and on other versions resolved: published files never change, so the entity tag

@@ -28,7 +28,8 @@ pub(super) fn wrap(routes: Router<AppState>, state: &AppState) -> Router<AppStat
 async fn observe(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let id = request_id(&request, &state);
     let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().map_or_else(|| "unknown".to_owned(), |path| path.as_str().to_owned());
+    let route =
+        request.extensions().get::<MatchedPath>().map_or_else(|| "unknown".to_owned(), |path| path.as_str().to_owned());
     let span = tracing::info_span!("request", request.id = ?id, http.method = %method, http.route = route);
     let start = Instant::now();
     let mut response = next.run(request).instrument(span.clone()).await;
@@ -56,7 +57,11 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
 }
 
 pub(super) async fn not_found() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this address; /openapi.yaml lists what there is")
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "not_found",
+        "there is nothing at this address; /openapi.yaml lists what there is",
+    )
 }
 
 pub(super) async fn method_not_allowed() -> Problem {

@@ -72,7 +72,8 @@ impl Problem {
 
     /// The service is stopping.
     pub fn draining() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "draining", "the service is stopping and takes no new jobs").retry_later()
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "draining", "the service is stopping and takes no new jobs")
+            .retry_later()
     }
 
     /// A fault of the service; the log has the details.
@@ -91,9 +92,18 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         tracing::error!(%error, "the queue failed");
         match error {
-            StoreError::DiskFull => Self::new(StatusCode::INSUFFICIENT_STORAGE, "disk_full", "the server's disk is full: nothing new is accepted"),
-            StoreError::Database(_) | StoreError::Migration(_) | StoreError::Corrupt { .. } | StoreError::OldSqlite { .. } => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", "the queue does not answer").retry_later()
+            StoreError::DiskFull => Self::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                "disk_full",
+                "the server's disk is full: nothing new is accepted",
+            ),
+            StoreError::Database(_)
+            | StoreError::Migration(_)
+            | StoreError::NewerDatabase { .. }
+            | StoreError::Corrupt { .. }
+            | StoreError::OldSqlite { .. } => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", "the queue does not answer")
+                    .retry_later()
             }
         }
     }
@@ -102,7 +112,8 @@ impl From<StoreError> for Problem {
 impl From<ArtifactError> for Problem {
     fn from(error: ArtifactError) -> Self {
         tracing::error!(%error, "published files cannot be read");
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "artifacts_unavailable", "the published files cannot be read").retry_later()
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "artifacts_unavailable", "the published files cannot be read")
+            .retry_later()
     }
 }
 

@@ -45,8 +45,13 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<
 }
 
 fn handle(stream: TcpStream, router: &Router, connections: &GracefulShutdown) {
-    let service = TowerToHyperService::new(router.clone().map_request(|request: Request<Incoming>| request.map(axum::body::Body::new)));
-    let connection = http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).serve_connection(TokioIo::new(stream), service);
+    let service = TowerToHyperService::new(
+        router.clone().map_request(|request: Request<Incoming>| request.map(axum::body::Body::new)),
+    );
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
     let connection = connections.watch(connection);
     tokio::spawn(async move {
         if let Err(error) = connection.await {

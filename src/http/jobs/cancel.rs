@@ -21,7 +21,10 @@ use crate::{
         (status = 503, description = "`store_unavailable`", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(in crate::http) async fn cancel_job(State(state): State<AppState>, Path(id): Path<String>) -> Result<Json<JobView>, Problem> {
+pub(in crate::http) async fn cancel_job(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+) -> Result<Json<JobView>, Problem> {
     match state.store.cancel(parse_id(&id)?).await? {
         Cancellation::Accepted(record) => Ok(Json(record.into())),
         Cancellation::Unknown => Err(Problem::job_not_found()),

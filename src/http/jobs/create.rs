@@ -47,8 +47,9 @@ fn parse(headers: &HeaderMap, body: &[u8]) -> Result<JobSpec, Problem> {
         let detail = "send the job as JSON with the header content-type: application/json";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
     }
-    let body = serde_json::from_slice(body)
-        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "invalid_json", format!("the body is not JSON: {error}")))?;
+    let body = serde_json::from_slice(body).map_err(|error| {
+        Problem::new(StatusCode::BAD_REQUEST, "invalid_json", format!("the body is not JSON: {error}"))
+    })?;
     Ok(JobSpec::parse(&body)?)
 }
 

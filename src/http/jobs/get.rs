@@ -16,7 +16,10 @@ use crate::http::{AppState, JobView, Problem};
         (status = 503, description = "`store_unavailable`", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(in crate::http) async fn get_job(State(state): State<AppState>, Path(id): Path<String>) -> Result<Json<JobView>, Problem> {
+pub(in crate::http) async fn get_job(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+) -> Result<Json<JobView>, Problem> {
     let record = state.store.get(parse_id(&id)?).await?.ok_or_else(Problem::job_not_found)?;
     Ok(Json(record.into()))
 }

@@ -52,8 +52,13 @@ fn listing(query: ListQuery) -> Result<Listing, Problem> {
     if !(1..=MOST).contains(&limit) {
         return Err(invalid(format!("limit is {limit}: from 1 to {MOST}")).field("limit"));
     }
-    let after = query.after.map(|id| id.parse()).transpose().map_err(|_| invalid("after is no job id").field("after"))?;
-    let status = query.status.map(|status| status.parse()).transpose().map_err(|error: String| invalid(error).field("status"))?;
+    let after =
+        query.after.map(|id| id.parse()).transpose().map_err(|_| invalid("after is no job id").field("after"))?;
+    let status = query
+        .status
+        .map(|status| status.parse())
+        .transpose()
+        .map_err(|error: String| invalid(error).field("status"))?;
     Ok(Listing { after, limit, status })
 }
 

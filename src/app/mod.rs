@@ -1,0 +1,140 @@
+//! The only file that wires everything: a parsed command line comes in, an exit code goes out.
+
+mod one_shot;
+mod serve;
+mod service;
+mod signals;
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+pub use one_shot::{OneShotError, compress};
+pub use service::{Service, ServiceError};
+
+use crate::{
+    artifact::ArtifactError,
+    cli::{self, FAILED, INTERRUPTED, SUCCEEDED},
+    config::{self, Cli, Command, ConfigError, Machine, MachineArgs},
+    http::{self, client::ClientError},
+    queue::StoreError,
+    telemetry::{self, TelemetryError},
+    worker::child,
+};
+
+/// A command could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// A setting.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Logs or metrics.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    /// The arguments of `compress`.
+    #[error(transparent)]
+    Arguments(#[from] cli::compress::ArgumentsError),
+    /// A one-shot job.
+    #[error(transparent)]
+    OneShot(#[from] OneShotError),
+    /// A child process.
+    #[error(transparent)]
+    Child(#[from] child::ChildError),
+    /// The service.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    /// The queue.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The published folders.
+    #[error(transparent)]
+    Artifacts(#[from] ArtifactError),
+    /// A server.
+    #[error(transparent)]
+    Client(Box<ClientError>),
+    /// A folder of the service.
+    #[error("{}: {source}", path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why it cannot be made.
+        #[source]
+        source: io::Error,
+    },
+    /// The server on this machine is not ready.
+    #[error("not ready: {0}")]
+    NotReady(String),
+    /// A report cannot be written as JSON.
+    #[error("the report: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Standard output, signals or threads.
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
+impl AppError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::OneShot(OneShotError::Cancelled) => INTERRUPTED,
+            Self::Client(_) => cli::NO_ANSWER,
+            _ => FAILED,
+        }
+    }
+}
+
+/// Does what the command line says.
+pub fn run(cli: Cli) -> ExitCode {
+    ExitCode::from(dispatch(cli).unwrap_or_else(|error| {
+        // Nobody may be reading; the exit code is left.
+        let _ = writeln!(io::stderr(), "graspd: {error}");
+        error.exit_code()
+    }))
+}
+
+fn dispatch(cli: Cli) -> Result<u8, AppError> {
+    match cli.command.unwrap_or(Command::Serve(cli.serve)) {
+        Command::RunJob { work, output, device, parent, machine } => {
+            child::settle_in(parent)?;
+            run_job(work, output, device, &machine)
+        }
+        Command::Compress { machine, device, job } => compress_here(&machine, device, &job),
+        Command::Healthcheck { listen } => healthcheck(listen.as_ref()),
+        Command::Serve(args) => serve::serve(&args),
+        Command::Wait { id, server } => serve::wait(&server, &id.to_string()),
+        Command::Openapi => {
+            cli::print(&http::openapi_yaml())?;
+            Ok(SUCCEEDED)
+        }
+        Command::Demo(log) => serve::demo(&log),
+    }
+}
+
+fn run_job(work: PathBuf, output: PathBuf, device: String, machine: &MachineArgs) -> Result<u8, AppError> {
+    let machine = Machine::read(machine)?;
+    telemetry::install_log(&machine.telemetry)?;
+    child::run(&child::Assignment { work, output, settings: machine.pipeline(device) })?;
+    Ok(SUCCEEDED)
+}
+
+fn compress_here(machine: &MachineArgs, device: String, job: &cli::compress::Arguments) -> Result<u8, AppError> {
+    let spec = job.job()?;
+    let settings = Machine::read(machine)?;
+    telemetry::install_log(&config::log_settings_of_a_tool(&machine.log)?)?;
+    let report = compress(&spec, &settings.pipeline(device), &job.out, signals::flag()?)?;
+    let mut output = io::stdout().lock();
+    if job.json {
+        writeln!(output, "{}", serde_json::to_string_pretty(&report)?)?;
+    } else {
+        writeln!(output, "{}checkpoint {}", cli::summary(&report), job.out.display())?;
+    }
+    Ok(SUCCEEDED)
+}
+
+fn healthcheck(listen: Option<&String>) -> Result<u8, AppError> {
+    let listen = config::listen_address(listen)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(cli::healthcheck(&listen)).map_err(AppError::NotReady)?;
+    Ok(SUCCEEDED)
+}

@@ -1,0 +1,82 @@
+//! Progress on standard error: a bar per stage on a terminal, a line per stage elsewhere.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
+
+use crate::job::{Progress, Stage};
+
+const STYLE: &str = "{prefix:>10} {bar:32} {pos}/{len} {elapsed:>4} {msg}";
+/// Keeps the elapsed time moving while a stage is silent.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Draws progress as it comes.
+pub struct Bar {
+    at_work: Mutex<Option<(Stage, ProgressBar)>>,
+    drawn: bool,
+}
+
+impl Default for Bar {
+    fn default() -> Self {
+        Self { at_work: Mutex::default(), drawn: io::stderr().is_terminal() }
+    }
+}
+
+impl Bar {
+    /// Shows where a job stands.
+    pub fn show(&self, progress: &Progress) {
+        let mut at_work = self.at_work.lock().unwrap_or_else(PoisonError::into_inner);
+        if at_work.as_ref().is_none_or(|(stage, _)| *stage != progress.stage) {
+            if let Some((_, bar)) = at_work.take() {
+                bar.finish_using_style();
+            }
+            *at_work = Some((progress.stage, self.bar(progress.stage)));
+        }
+        if let Some((_, bar)) = at_work.as_ref() {
+            bar.set_length(progress.total);
+            bar.set_position(progress.done);
+            bar.set_message(detail(progress));
+        }
+    }
+
+    /// Leaves what is drawn as it stands.
+    pub fn end(&self) {
+        if let Some((_, bar)) = self.at_work.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            bar.abandon();
+        }
+    }
+
+    fn bar(&self, stage: Stage) -> ProgressBar {
+        if !self.drawn {
+            // A closed standard error is no reason to stop a job.
+            let _ = writeln!(io::stderr(), "{stage}");
+            return ProgressBar::hidden();
+        }
+        let bar = ProgressBar::new(0).with_prefix(stage.as_str()).with_finish(ProgressFinish::AndLeave);
+        bar.set_style(ProgressStyle::with_template(STYLE).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.enable_steady_tick(TICK);
+        bar
+    }
+}
+
+fn detail(progress: &Progress) -> String {
+    let layer = progress.layer.map(|layer| format!("layer {layer}"));
+    let parts: Vec<String> = layer.into_iter().chain(progress.part.clone()).collect();
+    parts.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layer_and_part_are_shown_where_there_are_any() {
+        assert_eq!(detail(&Progress::new(Stage::Load, 0, 1)), "");
+        let progress = Progress { layer: Some(3), part: Some("mlp".into()), ..Progress::new(Stage::Gradients, 0, 1) };
+        assert_eq!(detail(&progress), "layer 3 mlp");
+    }
+}

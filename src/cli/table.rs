@@ -1,0 +1,101 @@
+//! A report as a table for people.
+
+use std::fmt::Write;
+
+use crate::job::Report;
+
+/// What became of a model: parameters, bytes, perplexities, layers and time.
+pub fn summary(report: &Report) -> String {
+    let mut rows = vec![
+        counts("parameters", report.parameters.before, report.parameters.after),
+        counts("bytes on disk", report.bytes.before, report.bytes.after),
+    ];
+    for (name, score) in report.evaluation.iter().flat_map(|evaluation| &evaluation.perplexity) {
+        rows.push(Row {
+            name: format!("perplexity {name}"),
+            before: score.before.map_or_else(|| "–".to_owned(), |value| format!("{value:.3}")),
+            after: format!("{:.3}", score.after),
+            change: score.before.map_or_else(String::new, |before| change(before, score.after)),
+        });
+    }
+    let mut text = draw(&rows);
+    let layers: Vec<String> = report.layers.redundant.iter().map(ToString::to_string).collect();
+    let seconds: f64 = report.stages.iter().map(|stage| stage.seconds).sum();
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "\nlayers     {}", layers.join(", "));
+    let _ = writeln!(text, "time       {seconds:.1} s on {}", report.device);
+    for note in &report.notes {
+        let _ = writeln!(text, "note       {note}");
+    }
+    text
+}
+
+struct Row {
+    name: String,
+    before: String,
+    after: String,
+    change: String,
+}
+
+fn counts(name: &str, before: u64, after: u64) -> Row {
+    Row {
+        name: name.to_owned(),
+        before: grouped(before),
+        after: grouped(after),
+        change: change(before as f64, after as f64),
+    }
+}
+
+fn change(before: f64, after: f64) -> String {
+    if before > 0.0 { format!("{:+.1} %", 100.0 * (after / before - 1.0)) } else { String::new() }
+}
+
+fn draw(rows: &[Row]) -> String {
+    let header = Row { name: String::new(), before: "before".into(), after: "after".into(), change: "change".into() };
+    let all = || std::iter::once(&header).chain(rows);
+    let widest = |column: fn(&Row) -> &str| all().map(|row| column(row).chars().count()).max().unwrap_or_default();
+    let (name, before) = (widest(|row| &row.name), widest(|row| &row.before));
+    let (after, change) = (widest(|row| &row.after), widest(|row| &row.change));
+    let mut text = String::new();
+    for row in all() {
+        let _ = writeln!(
+            text,
+            "{:<name$}  {:>before$}  {:>after$}  {:>change$}",
+            row.name, row.before, row.after, row.change
+        );
+    }
+    text
+}
+
+/// 1234567 as 1,234,567.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_by_three() {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(grouped(number), text);
+        }
+    }
+
+    #[test]
+    fn columns_line_up() {
+        let text = draw(&[counts("parameters", 2_000_000, 1_500_000), counts("bytes on disk", 0, 5)]);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[1], "parameters     2,000,000  1,500,000  -25.0 %");
+        assert!(lines.iter().all(|line| line.chars().count() == lines[0].chars().count()), "{text}");
+    }
+}

@@ -1,0 +1,137 @@
+//! The command line. Every setting has a flag and a variable; [`super`] turns both into each layer's settings.
+
+#![expect(clippy::doc_markdown, reason = "the comments of arguments are the help text")]
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{cli, job::JobId};
+
+/// Makes large language models smaller with GRASP: keeps of the redundant layers the singular values that matter.
+#[derive(Debug, Parser)]
+#[command(name = "graspd", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do; `serve` when absent.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The settings of `serve`, for when no command is named.
+    #[command(flatten)]
+    pub serve: ServeArgs,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the service: API and workers in one process (the default)
+    Serve(ServeArgs),
+    /// Compress one model without a server
+    Compress {
+        /// This machine.
+        #[command(flatten)]
+        machine: MachineArgs,
+        /// The device to compute on: cpu, cuda:N or metal
+        #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+        device: String,
+        /// The job.
+        #[command(flatten)]
+        job: Box<cli::compress::Arguments>,
+    },
+    /// Wait for a job of a server: exit code 0 succeeded, 1 failed, 2 cancelled, 3 no answer
+    Wait {
+        /// The job's id
+        id: JobId,
+        /// The server's address
+        #[arg(long, env = "GRASPD_SERVER", value_name = "URL", default_value = "http://127.0.0.1:8080")]
+        server: String,
+    },
+    /// Print the API's description, openapi.yaml
+    Openapi,
+    /// Ask the server on this machine whether it is ready: exit code 0 or 1
+    Healthcheck {
+        /// The address the server listens on [default: 127.0.0.1:8080]
+        #[arg(long, env = "GRASPD_LISTEN", value_name = "HOST:PORT")]
+        listen: Option<String>,
+    },
+    /// Compress a small sample model through a real server and show what came of it
+    Demo(LogArgs),
+    /// Run one job for a supervisor.
+    #[command(hide = true)]
+    RunJob {
+        /// The job's work folder.
+        #[arg(long)]
+        work: PathBuf,
+        /// The folder to fill.
+        #[arg(long)]
+        output: PathBuf,
+        /// `cpu`, `cuda:N` or `metal`.
+        #[arg(long)]
+        device: String,
+        /// Process id of the supervisor.
+        #[arg(long)]
+        parent: u32,
+        /// This machine.
+        #[command(flatten)]
+        machine: MachineArgs,
+    },
+}
+
+/// How to log.
+#[derive(Args, Clone, Debug, Default)]
+pub struct LogArgs {
+    /// Log format on standard error: text or json [default: text]
+    #[arg(long, env = "GRASPD_LOG", value_name = "FORMAT")]
+    pub log: Option<String>,
+    /// What to log: error, warn, info, debug, or a filter such as info,graspd::worker=debug [default: info]
+    #[arg(long, env = "GRASPD_LOG_LEVEL", value_name = "FILTER")]
+    pub log_level: Option<String>,
+}
+
+/// Where models, texts and everything kept lie on this machine.
+#[derive(Args, Clone, Debug, Default)]
+pub struct MachineArgs {
+    /// Folder for everything that is kept [default: data]
+    #[arg(long, env = "GRASPD_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Folder of `file:NAME` models [default: <data>/models]
+    #[arg(long, env = "GRASPD_MODELS_DIR", value_name = "DIR")]
+    pub models_dir: Option<PathBuf>,
+    /// Folder of texts, `<name>/<split>.txt` and `file:NAME` [default: <data>/datasets]
+    #[arg(long, env = "GRASPD_DATASETS_DIR", value_name = "DIR")]
+    pub datasets_dir: Option<PathBuf>,
+    /// Access token for private and gated models [default: the token file under HF_HOME]
+    #[arg(long, env = "HF_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub hf_token: Option<String>,
+    /// The hub, or a mirror of it [default: https://huggingface.co]
+    #[arg(long, env = "HF_ENDPOINT", value_name = "URL")]
+    pub hf_endpoint: Option<String>,
+    /// The hub's folder on this machine, shared with other tools [default: ~/.cache/huggingface]
+    #[arg(long, env = "HF_HOME", value_name = "DIR")]
+    pub hf_home: Option<PathBuf>,
+    /// Never ask the hub; use what its cache holds
+    #[arg(long, env = "HF_HUB_OFFLINE", value_name = "BOOLEAN", num_args = 0..=1, require_equals = true, default_missing_value = "1")]
+    pub hf_hub_offline: Option<String>,
+    /// How to log.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// The service.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ServeArgs {
+    /// Address to listen on [default: 127.0.0.1:8080]
+    #[arg(long, env = "GRASPD_LISTEN", value_name = "HOST:PORT")]
+    pub listen: Option<String>,
+    /// The queue's database [default: sqlite:<data>/graspd.db]
+    #[arg(long, env = "GRASPD_DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+    /// Devices to run jobs on, comma-separated: cpu, cuda:0, cuda:1, metal [default: cpu]
+    #[arg(long, env = "GRASPD_DEVICES", value_name = "DEVICES")]
+    pub devices: Option<String>,
+    /// Jobs at once on a device [default: 1]
+    #[arg(long, env = "GRASPD_SLOTS", value_name = "N")]
+    pub slots: Option<String>,
+    /// This machine.
+    #[command(flatten)]
+    pub machine: MachineArgs,
+}

@@ -1,0 +1,212 @@
+//! The only reader of the environment. Flags and variables come in, each layer's settings come out.
+//!
+//! | variable | flag | default |
+//! |---|---|---|
+//! | `GRASPD_LISTEN` | `--listen` | `127.0.0.1:8080` |
+//! | `GRASPD_DATA_DIR` | `--data-dir` | `data` |
+//! | `GRASPD_DATABASE_URL` | `--database-url` | `sqlite:<data>/graspd.db` |
+//! | `GRASPD_MODELS_DIR` | `--models-dir` | `<data>/models` |
+//! | `GRASPD_DATASETS_DIR` | `--datasets-dir` | `<data>/datasets` |
+//! | `GRASPD_DEVICES` | `--devices` | `cpu` |
+//! | `GRASPD_SLOTS` | `--slots` | `1` |
+//! | `GRASPD_LOG` | `--log` | `text` |
+//! | `GRASPD_LOG_LEVEL` | `--log-level` | `info` |
+//! | `HF_TOKEN` | `--hf-token` | the file `token` under `HF_HOME` |
+//! | `HF_ENDPOINT` | `--hf-endpoint` | `https://huggingface.co` |
+//! | `HF_HOME` | `--hf-home` | `~/.cache/huggingface` |
+//! | `HF_HUB_OFFLINE` | `--hf-hub-offline` | off |
+//!
+//! A variable that is set to nothing counts as not set.
+
+mod args;
+mod value;
+
+use std::{
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+pub use args::{Cli, Command, LogArgs, MachineArgs, ServeArgs};
+pub use value::ConfigError;
+
+use self::value::Setting;
+use crate::{checkpoint::HubSettings, pipeline, telemetry, worker};
+
+/// Variables of the server that a child must not see.
+const SERVER_ONLY: [&str; 5] = ["GRASPD_DATABASE_URL", "DATABASE_URL", "PGPASSWORD", "PGPASSFILE", "GRASPD_LISTEN"];
+const HUB: &str = "https://huggingface.co";
+const HUB_RETRY_DELAY: Duration = Duration::from_secs(2);
+const LISTEN: &str = "127.0.0.1:8080";
+
+/// Where models, texts and everything kept lie.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Everything that is kept.
+    pub data_dir: PathBuf,
+    /// `file:NAME` models.
+    pub models_dir: PathBuf,
+    /// Texts.
+    pub datasets_dir: PathBuf,
+    /// The hub.
+    pub hub: HubSettings,
+    /// How to log.
+    pub telemetry: telemetry::Settings,
+}
+
+/// The service. It cannot be shown: the database's address may hold a password.
+#[derive(Clone)]
+pub struct Server {
+    /// `host:port`.
+    pub listen: String,
+    /// The queue.
+    pub database_url: String,
+    /// The slots.
+    pub worker: worker::Settings,
+    /// This machine.
+    pub machine: Machine,
+}
+
+impl Machine {
+    /// Reads the settings of this machine.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the flag and the variable of a value that cannot be used.
+    pub fn read(args: &MachineArgs) -> Result<Self, ConfigError> {
+        let data_dir = absolute(args.data_dir.as_deref(), || PathBuf::from("data"))?;
+        let hf_home = absolute(args.hf_home.as_deref(), || default_hf_home(&data_dir))?;
+        Ok(Self {
+            models_dir: absolute(args.models_dir.as_deref(), || data_dir.join("models"))?,
+            datasets_dir: absolute(args.datasets_dir.as_deref(), || data_dir.join("datasets"))?,
+            hub: HubSettings {
+                endpoint: Setting::new("hf-endpoint", "HF_ENDPOINT", args.hf_endpoint.as_ref()).url(HUB)?,
+                cache_dir: variable("HF_HUB_CACHE").map_or_else(|| hf_home.join("hub"), PathBuf::from),
+                token: token(args.hf_token.as_deref(), &hf_home),
+                offline: Setting::new("hf-hub-offline", "HF_HUB_OFFLINE", args.hf_hub_offline.as_ref()).boolean()?,
+                retry_delay: HUB_RETRY_DELAY,
+            },
+            telemetry: log_settings(&args.log)?,
+            data_dir,
+        })
+    }
+
+    /// What the method needs to know of this machine.
+    pub fn pipeline(&self, device: String) -> pipeline::Settings {
+        pipeline::Settings {
+            models_dir: self.models_dir.clone(),
+            datasets_dir: self.datasets_dir.clone(),
+            hub: self.hub.clone(),
+            device,
+        }
+    }
+
+    /// The same settings as variables, for a child: a token must not show in a list of processes.
+    fn as_environment(&self) -> worker::Environment {
+        let offline = if self.hub.offline { "1" } else { "0" };
+        let settings = [
+            ("GRASPD_DATA_DIR", Some(self.data_dir.clone().into())),
+            ("GRASPD_MODELS_DIR", Some(self.models_dir.clone().into())),
+            ("GRASPD_DATASETS_DIR", Some(self.datasets_dir.clone().into())),
+            ("HF_ENDPOINT", Some(self.hub.endpoint.clone().into())),
+            ("HF_HUB_CACHE", Some(self.hub.cache_dir.clone().into())),
+            ("HF_HUB_OFFLINE", Some(offline.into())),
+            ("HF_TOKEN", self.hub.token.clone().map(OsString::from)),
+            ("GRASPD_LOG", Some(self.telemetry.format.as_str().into())),
+            ("GRASPD_LOG_LEVEL", Some(self.telemetry.filter.clone().into())),
+        ];
+        let removed = SERVER_ONLY.map(|name| (name, None));
+        worker::Environment(settings.into_iter().chain(removed).map(|(name, value)| (name.into(), value)).collect())
+    }
+}
+
+impl Server {
+    /// Reads the settings of the service.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the flag and the variable of a value that cannot be used.
+    pub fn read(args: &ServeArgs) -> Result<Self, ConfigError> {
+        let machine = Machine::read(&args.machine)?;
+        let database = format!("sqlite:{}", machine.data_dir.join("graspd.db").display());
+        let worker = worker::Settings {
+            program: std::env::current_exe().map_err(ConfigError::Program)?,
+            arguments: vec!["run-job".into()],
+            environment: machine.as_environment(),
+            work_dir: machine.data_dir.join("work"),
+            log_dir: machine.data_dir.join("logs"),
+            devices: Setting::new("devices", "GRASPD_DEVICES", args.devices.as_ref()).devices()?,
+            slots_per_device: Setting::new("slots", "GRASPD_SLOTS", args.slots.as_ref()).count(1, 64)?,
+            worker: format!("graspd/{}", std::process::id()),
+            timing: worker::Timing::default(),
+        };
+        Ok(Self {
+            listen: listen_address(args.listen.as_ref())?,
+            database_url: Setting::new("database-url", "GRASPD_DATABASE_URL", args.database_url.as_ref())
+                .database(database)?,
+            worker,
+            machine,
+        })
+    }
+}
+
+/// The `host:port` of `--listen`.
+///
+/// # Errors
+/// [`ConfigError`] when it is neither an address nor a host name with a port.
+pub fn listen_address(value: Option<&String>) -> Result<String, ConfigError> {
+    Setting::new("listen", "GRASPD_LISTEN", value).address(LISTEN)
+}
+
+/// How to log.
+///
+/// # Errors
+/// [`ConfigError`] when the format or the filter cannot be used.
+pub fn log_settings(args: &LogArgs) -> Result<telemetry::Settings, ConfigError> {
+    log_settings_or(args, "info")
+}
+
+/// How to log where a progress bar is drawn: only what is wrong, unless asked for more.
+///
+/// # Errors
+/// [`ConfigError`] when the format or the filter cannot be used.
+pub fn log_settings_of_a_tool(args: &LogArgs) -> Result<telemetry::Settings, ConfigError> {
+    log_settings_or(args, "warn")
+}
+
+fn log_settings_or(args: &LogArgs, filter: &str) -> Result<telemetry::Settings, ConfigError> {
+    Ok(telemetry::Settings {
+        format: Setting::new("log", "GRASPD_LOG", args.log.as_ref()).parse(telemetry::LogFormat::Text)?,
+        filter: Setting::new("log-level", "GRASPD_LOG_LEVEL", args.log_level.as_ref()).filter(filter)?,
+    })
+}
+
+/// The value of a variable that has no flag, unless it is empty.
+#[expect(clippy::disallowed_methods, reason = "config reads the environment")]
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+fn absolute(given: Option<&Path>, default: impl FnOnce() -> PathBuf) -> Result<PathBuf, ConfigError> {
+    let path = given.filter(|path| !path.as_os_str().is_empty()).map_or_else(default, Path::to_owned);
+    std::path::absolute(&path).map_err(|source: io::Error| ConfigError::Folder { path, source })
+}
+
+/// Where other tools of the hub keep their things; in a container without a home, the data folder.
+fn default_hf_home(data_dir: &Path) -> PathBuf {
+    let cache = variable("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache
+        .or_else(|| std::env::home_dir().filter(|home| !home.as_os_str().is_empty()).map(|home| home.join(".cache")));
+    cache.map_or_else(|| data_dir.join("huggingface"), |cache| cache.join("huggingface"))
+}
+
+fn token(given: Option<&str>, hf_home: &Path) -> Option<String> {
+    let from_file = || {
+        let path = variable("HF_TOKEN_PATH").map_or_else(|| hf_home.join("token"), PathBuf::from);
+        std::fs::read_to_string(path).ok()
+    };
+    let plain = |text: String| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+    given.map(str::to_owned).and_then(plain).or_else(|| from_file().and_then(plain))
+}
+
+#[cfg(test)]
+mod tests;

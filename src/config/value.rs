@@ -1,0 +1,128 @@
+//! One setting: a value with its two names, and what may be in it.
+
+use std::{fmt::Display, io, path::PathBuf, str::FromStr};
+
+use tracing_subscriber::EnvFilter;
+
+/// A setting cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A value is not what the setting takes.
+    #[error("{variable} (--{flag}) is '{value}': {what}")]
+    Value {
+        /// The flag, without its dashes.
+        flag: &'static str,
+        /// The variable.
+        variable: &'static str,
+        /// What was given.
+        value: String,
+        /// What is wrong with it and what would be right.
+        what: String,
+    },
+    /// A folder has no absolute path.
+    #[error("{path}: {source}")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// This executable cannot be found again, to start workers with.
+    #[error("the path of this program: {0}")]
+    Program(#[source] io::Error),
+}
+
+/// A value from a flag or a variable.
+pub(super) struct Setting<'a> {
+    flag: &'static str,
+    variable: &'static str,
+    value: Option<&'a str>,
+}
+
+impl<'a> Setting<'a> {
+    /// An empty value counts as none.
+    pub(super) fn new(flag: &'static str, variable: &'static str, value: Option<&'a String>) -> Self {
+        Self { flag, variable, value: value.map(|value| value.trim()).filter(|value| !value.is_empty()) }
+    }
+
+    fn refuse(&self, what: impl Display) -> ConfigError {
+        ConfigError::Value {
+            flag: self.flag,
+            variable: self.variable,
+            value: self.value.unwrap_or_default().to_owned(),
+            what: what.to_string(),
+        }
+    }
+
+    pub(super) fn parse<T: FromStr<Err: Display>>(self, default: T) -> Result<T, ConfigError> {
+        self.value.map_or(Ok(default), |value| value.parse().map_err(|error| self.refuse(error)))
+    }
+
+    pub(super) fn count(self, default: usize, most: usize) -> Result<usize, ConfigError> {
+        match self.value.map(str::parse) {
+            None => Ok(default),
+            Some(Ok(count)) if (1..=most).contains(&count) => Ok(count),
+            Some(_) => Err(self.refuse(format!("must be a number from 1 to {most}"))),
+        }
+    }
+
+    pub(super) fn boolean(self) -> Result<bool, ConfigError> {
+        match self.value.map(str::to_ascii_lowercase).as_deref() {
+            None | Some("0" | "false" | "no" | "off") => Ok(false),
+            Some("1" | "true" | "yes" | "on") => Ok(true),
+            Some(_) => Err(self.refuse("must be 1 or 0")),
+        }
+    }
+
+    pub(super) fn url(self, default: &str) -> Result<String, ConfigError> {
+        let url = self.value.unwrap_or(default).trim_end_matches('/');
+        let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+        if host.is_none_or(str::is_empty) {
+            return Err(self.refuse("must begin with https:// or http://"));
+        }
+        Ok(url.to_owned())
+    }
+
+    pub(super) fn database(self, default: String) -> Result<String, ConfigError> {
+        match self.value {
+            None => Ok(default),
+            Some(url) if url.starts_with("sqlite:") => Ok(url.to_owned()),
+            // The value may hold a password: it is not repeated.
+            Some(_) => Err(Self { value: Some("…"), ..self }.refuse("must begin with sqlite:")),
+        }
+    }
+
+    pub(super) fn address(self, default: &str) -> Result<String, ConfigError> {
+        let address = self.value.unwrap_or(default);
+        match address.rsplit_once(':') {
+            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(address.to_owned()),
+            _ => Err(self.refuse("must be an address and a port such as 127.0.0.1:8080")),
+        }
+    }
+
+    pub(super) fn filter(self, default: &str) -> Result<String, ConfigError> {
+        let filter = self.value.unwrap_or(default);
+        EnvFilter::try_new(filter).map_err(|error| self.refuse(error))?;
+        Ok(filter.to_owned())
+    }
+
+    /// Checks how devices are written; whether they exist shows when they are opened.
+    pub(super) fn devices(self) -> Result<Vec<String>, ConfigError> {
+        let mut devices: Vec<String> = Vec::new();
+        for name in self.value.unwrap_or("cpu").split(',').map(str::trim) {
+            let known = match name.split_once(':') {
+                None => matches!(name, "cpu" | "metal"),
+                Some((kind, number)) => kind == "cuda" && number.parse::<u16>().is_ok(),
+            };
+            if !known {
+                return Err(self.refuse(format!("'{name}' is no device: use cpu, cuda:0, cuda:1, … or metal")));
+            }
+            if devices.iter().any(|device| device == name) {
+                return Err(self.refuse(format!("names {name} twice: use --slots for more jobs on one device")));
+            }
+            devices.push(name.to_owned());
+        }
+        Ok(devices)
+    }
+}

@@ -1,0 +1,49 @@
+//! The slots of one process, and the broom behind them.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::watch, task::JoinSet, time::timeout};
+
+use super::{
+    Settings, folder,
+    slot::{Shared, Slot},
+};
+use crate::{artifact::ArtifactStore, queue::JobStore};
+
+/// Between two looks for work folders of jobs that ended elsewhere: cancelled while they waited for a retry, say.
+const SWEEP: Duration = Duration::from_mins(10);
+
+/// Runs `settings.slots_per_device` slots on each device until `stopping` turns true and every slot has settled.
+pub async fn run(
+    settings: Settings,
+    store: Arc<dyn JobStore>,
+    artifacts: Arc<dyn ArtifactStore>,
+    stopping: watch::Receiver<bool>,
+) {
+    let shared = Arc::new(Shared { settings, store, artifacts });
+    let mut tasks = JoinSet::new();
+    for device in &shared.settings.devices {
+        for number in 0..shared.settings.slots_per_device {
+            let worker = format!("{}/{device}/{number}", shared.settings.worker);
+            let slot = Slot { shared: Arc::clone(&shared), device: device.clone(), worker, stopping: stopping.clone() };
+            tasks.spawn(slot.run());
+        }
+    }
+    tasks.spawn(sweep(shared, stopping));
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a slot broke off");
+        }
+    }
+}
+
+async fn sweep(shared: Arc<Shared>, mut stopping: watch::Receiver<bool>) {
+    loop {
+        for id in folder::jobs_with_work(&shared.settings) {
+            shared.tidy(id).await;
+        }
+        if timeout(SWEEP, stopping.wait_for(|stop| *stop)).await.is_ok() {
+            return;
+        }
+    }
+}

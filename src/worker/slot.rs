@@ -1,0 +1,191 @@
+//! A slot: claim → run → publish → settle, again and again.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
+use tracing::Instrument;
+
+use super::{
+    Settings,
+    folder::{self, Folder},
+    lease::Lease,
+    supervisor::{Ending, Start, supervise},
+};
+use crate::{
+    artifact::{ArtifactError, ArtifactStore},
+    job::{Failure, FailureCode, JobId, Progress, Stage},
+    queue::{Beat, Claim, JobStore, Outcome},
+};
+
+/// How much longer than an empty queue a store that fails is left alone.
+const PATIENCE_WITH_ERRORS: u32 = 10;
+
+/// What all slots of a process share.
+pub(super) struct Shared {
+    pub(super) settings: Settings,
+    pub(super) store: Arc<dyn JobStore>,
+    pub(super) artifacts: Arc<dyn ArtifactStore>,
+}
+
+/// One job at a time on one device.
+pub(super) struct Slot {
+    pub(super) shared: Arc<Shared>,
+    pub(super) device: String,
+    pub(super) worker: String,
+    pub(super) stopping: watch::Receiver<bool>,
+}
+
+/// The attempt is somebody else's now.
+struct Lost;
+
+impl Slot {
+    /// Runs jobs until the server stops.
+    pub(super) async fn run(self) {
+        let timing = self.shared.settings.timing;
+        while !*self.stopping.borrow() {
+            let since = Instant::now();
+            match self.shared.store.claim(&self.worker, timing.lease).await {
+                Ok(Some(claim)) => self.run_claimed(&claim, since).await,
+                Ok(None) => self.pause(timing.idle).await,
+                Err(error) => {
+                    tracing::error!(%error, "the store refused a claim");
+                    self.pause(timing.idle * PATIENCE_WITH_ERRORS).await;
+                }
+            }
+        }
+    }
+
+    async fn pause(&self, length: Duration) {
+        let mut stopping = self.stopping.clone();
+        // An error means that time is up, which is the usual case.
+        let _ = timeout(length, stopping.wait_for(|stop| *stop)).await;
+    }
+
+    async fn run_claimed(&self, claim: &Claim, since: Instant) {
+        let span =
+            tracing::info_span!("attempt", job.id = %claim.id, job.attempt = claim.attempt, device = self.device);
+        metrics::gauge!("graspd_slots_busy").increment(1);
+        self.run_attempt(claim, since).instrument(span).await;
+        metrics::gauge!("graspd_slots_busy").decrement(1);
+    }
+
+    async fn run_attempt(&self, claim: &Claim, since: Instant) {
+        tracing::info!(model = %claim.spec.model, "attempt begins");
+        let mut lease = Lease::new(&*self.shared.store, claim, self.shared.settings.timing.lease, since);
+        let word = match self.attempt(claim, &mut lease).await {
+            Ok(outcome) if lease.settle(&outcome).await => log_outcome(&outcome),
+            Ok(_) | Err(Lost) => {
+                tracing::warn!("the attempt was not ours to end any more");
+                "lost"
+            }
+        };
+        metrics::counter!("graspd_attempts_total", "outcome" => word).increment(1);
+        metrics::histogram!("graspd_attempt_seconds", "outcome" => word).record(since.elapsed().as_secs_f64());
+        self.shared.tidy(claim.id).await;
+    }
+
+    async fn attempt(&self, claim: &Claim, lease: &mut Lease<'_>) -> Result<Outcome, Lost> {
+        let settings = &self.shared.settings;
+        let folder = match Folder::prepare(settings, claim) {
+            Ok(folder) => folder,
+            Err(failure) => return Ok(Outcome::Failed(failure)),
+        };
+        let output = match self.shared.artifacts.stage(claim.id, claim.attempt).await {
+            Ok(output) => output,
+            Err(error) => return Ok(Outcome::Failed(describe(&error))),
+        };
+        let start = Start { settings, device: &self.device, folder: &folder, output: &output };
+        match supervise(start, lease, self.stopping.clone()).await {
+            Ok(Ending::Finished) => self.publish(claim, lease).await,
+            Ok(Ending::Over(outcome)) => Ok(outcome),
+            Ok(Ending::Lost) => Err(Lost),
+            Err(failure) => Ok(Outcome::Failed(failure)),
+        }
+    }
+
+    /// Publishes the staged folder under a lease that is known to be held when it begins and kept while it lasts.
+    async fn publish(&self, claim: &Claim, lease: &mut Lease<'_>) -> Result<Outcome, Lost> {
+        let progress = Progress::new(Stage::Publish, 0, 1);
+        match lease.beat(Some(&progress)).await {
+            Beat::Owned => {}
+            Beat::CancelRequested => return Ok(Outcome::Cancelled),
+            Beat::Lost => return Err(Lost),
+        }
+        let mut ticks = interval(self.shared.settings.timing.beat);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let publishing = self.shared.artifacts.publish(claim.id, claim.attempt);
+        tokio::pin!(publishing);
+        loop {
+            tokio::select! {
+                published = &mut publishing => return Ok(match published {
+                    Ok(()) => Outcome::Succeeded,
+                    Err(error) => Outcome::Failed(describe(&error)),
+                }),
+                // A cancel that comes now is too late: the folder may already be visible.
+                _ = ticks.tick() => if lease.beat(Some(&progress)).await == Beat::Lost {
+                    return Err(Lost);
+                },
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Removes what a job that is over no longer needs; a job that will run again keeps its checkpoints.
+    pub(super) async fn tidy(self: &Arc<Self>, id: JobId) {
+        match self.store.get(id).await {
+            Ok(Some(record)) if record.status.is_terminal() => {}
+            Ok(_) => return,
+            Err(error) => {
+                tracing::warn!(%error, "the store did not say whether the job is over");
+                return;
+            }
+        }
+        let shared = Arc::clone(self);
+        // Checkpoints of a large model take seconds to remove.
+        let removed = tokio::task::spawn_blocking(move || folder::remove_work(&shared.settings, id)).await;
+        if let Err(error) = removed {
+            tracing::warn!(%error, "removing a work folder broke off");
+        }
+        if let Err(error) = self.artifacts.discard(id).await {
+            tracing::warn!(%error, "a staging folder could not be removed");
+        }
+    }
+}
+
+fn describe(error: &ArtifactError) -> Failure {
+    match error {
+        ArtifactError::Io { path, source } => folder::refused(path, source),
+        // The child wrote a folder that does not fit its own list, and would write the same again.
+        ArtifactError::Corrupt { .. } => Failure::give_up(FailureCode::Internal, error.to_string()),
+    }
+}
+
+/// Logs how an attempt ended, once, and names it for the metrics.
+fn log_outcome(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Succeeded => {
+            tracing::info!("attempt succeeded");
+            "succeeded"
+        }
+        Outcome::Cancelled => {
+            tracing::info!("attempt cancelled");
+            "cancelled"
+        }
+        Outcome::Released => {
+            tracing::info!("attempt released: the job goes on when a worker is there again");
+            "released"
+        }
+        Outcome::Failed(failure) => {
+            tracing::warn!(%failure, decision = ?failure.decision, "attempt failed");
+            "failed"
+        }
+        Outcome::Crashed(failure) => {
+            tracing::error!(%failure, "attempt crashed");
+            "crashed"
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Slots and their children: what reaches the store and the published folders, whatever the child does.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+mod bench;
+mod fake;
+
+use std::{io, time::Duration};
+
+use bench::Bench;
+use graspd::{
+    job::{FailureCode, Stage, Status},
+    queue::JobStore,
+};
+use rustix::process::{Pid, test_kill_process};
+
+#[tokio::test]
+async fn a_finished_job_is_published_before_it_is_settled() {
+    let mut bench = Bench::running(
+        "grep -q file:any $work/spec.json || exit 9
+         progress load 1; say step_finished; echo weights > $output/model; echo to the log >&2; say done",
+    );
+    let id = bench.submit().await;
+    let record = bench.until_over(id).await;
+    assert_eq!(record.status, Status::Succeeded);
+    assert_eq!(record.progress.unwrap().stage, Stage::Publish);
+    bench.stop().await;
+    assert_eq!(bench.events()[..2], ["publish", "settle succeeded"]);
+    assert_eq!(std::fs::read_to_string(bench.artifacts.published(id).join("model")).unwrap(), "weights\n");
+    assert_eq!(bench.log(id), "to the log\n");
+    assert!(!bench.work(id).exists(), "the work of a finished job is removed");
+}
+
+#[tokio::test]
+async fn three_deaths_in_a_row_end_a_job() {
+    let mut bench = Bench::running("progress load 1; exit 7");
+    let id = bench.submit().await;
+    let record = bench.until_over(id).await;
+    let error = record.error.unwrap();
+    assert_eq!((record.status, record.attempt, error.code), (Status::Failed, 3, FailureCode::WorkerCrashed));
+    assert!(error.message.contains("code 7"), "{}", error.message);
+    bench.stop().await;
+    assert!(!bench.work(id).exists());
+    assert!(!bench.events().contains(&"publish".to_owned()));
+}
+
+#[tokio::test]
+async fn a_death_by_signal_is_named() {
+    let bench = Bench::running("kill -SEGV $$");
+    let id = bench.submit().await;
+    let error = bench.until_over(id).await.error.unwrap();
+    assert!(error.message.contains("signal 11"), "{}", error.message);
+}
+
+#[tokio::test]
+async fn a_job_that_gets_on_between_deaths_is_finished() {
+    let bench = Bench::running(
+        "echo attempt >> $work/steps
+         say step_finished
+         test $(wc -l < $work/steps) -ge 5 || exit 7
+         say done",
+    );
+    let id = bench.submit().await;
+    let record = bench.until_over(id).await;
+    assert_eq!((record.status, record.attempt), (Status::Succeeded, 5));
+}
+
+#[tokio::test]
+async fn a_cancel_ends_even_a_child_that_ignores_it() {
+    let mut bench = Bench::running("trap '' TERM; echo $$ > $work/../pid; progress load 1; while :; do sleep 1; done");
+    let id = bench.submit().await;
+    bench.until_at_work(id).await;
+    bench.store.cancel(id).await.unwrap();
+    assert_eq!(bench.until_over(id).await.status, Status::Cancelled);
+    assert!(!is_alive(&bench), "the child is gone before the job is settled");
+    bench.stop().await;
+    assert!(!bench.events().contains(&"publish".to_owned()));
+}
+
+#[tokio::test]
+async fn an_attempt_that_lost_its_lease_writes_nothing() {
+    let mut bench = Bench::running(
+        "echo $$ > $work/../pid; progress load 1; trap 'say done; exit' TERM; while :; do sleep 0.01; done",
+    );
+    let id = bench.submit().await;
+    bench.until_at_work(id).await;
+    bench.store.steal(id);
+    let stolen = bench.record(id).await;
+    while is_alive(&bench) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    bench.stop().await;
+    assert_eq!(bench.record(id).await, stolen);
+    assert_eq!(bench.events(), [""; 0]);
+    assert!(bench.work(id).exists(), "the work belongs to the next attempt");
+}
+
+#[tokio::test]
+async fn a_server_that_stops_gives_its_job_back() {
+    let mut bench = Bench::running(
+        "trap 'echo kept > $work/checkpoint; say stopped; exit' TERM
+         progress load 1
+         while :; do sleep 0.01; done",
+    );
+    let id = bench.submit().await;
+    bench.until_at_work(id).await;
+    bench.stop().await;
+    assert_eq!(bench.record(id).await.status, Status::Queued);
+    assert_eq!(bench.events(), ["settle released"]);
+    assert!(bench.work(id).join("checkpoint").exists());
+}
+
+#[tokio::test]
+async fn a_child_stopped_by_somebody_else_is_not_counted() {
+    let bench = Bench::running(
+        "echo attempt >> $work/attempts
+         test $(wc -l < $work/attempts) -ge 5 || { say stopped; exit; }
+         say done",
+    );
+    let id = bench.submit().await;
+    assert_eq!(bench.until_over(id).await.status, Status::Succeeded);
+}
+
+#[tokio::test]
+async fn a_child_without_progress_is_killed() {
+    let mut bench =
+        Bench::new("progress factorize 3; while :; do say heartbeat; progress factorize 3; sleep 0.01; done", None);
+    bench.settings.timing.stall = Duration::from_millis(100);
+    bench.start();
+    let id = bench.submit().await;
+    let error = bench.until_over(id).await.error.unwrap();
+    assert_eq!(error.code, FailureCode::Stalled);
+    assert!(error.message.contains("factorize"), "{}", error.message);
+}
+
+#[tokio::test]
+async fn a_silent_child_is_killed() {
+    let mut bench = Bench::new("exec sleep 60", None);
+    bench.settings.timing.silence = Duration::from_millis(100);
+    bench.start();
+    let id = bench.submit().await;
+    assert_eq!(bench.until_over(id).await.error.unwrap().code, FailureCode::Stalled);
+}
+
+#[tokio::test]
+async fn garbage_on_the_pipe_is_ignored() {
+    let bench = Bench::running(
+        r#"echo hello; echo '{"type":"reboot"}'; head -c 300000 /dev/zero | tr '\0' x; echo; head -c 99 /dev/urandom; echo; say done"#,
+    );
+    let id = bench.submit().await;
+    assert_eq!(bench.until_over(id).await.status, Status::Succeeded);
+}
+
+#[tokio::test]
+async fn a_failure_keeps_its_code_and_its_decision() {
+    let bench = Bench::running(
+        r#"printf '{"type":"failed","failure":{"code":"model_not_found","message":"no such model","decision":"give_up"}}\n'"#,
+    );
+    let id = bench.submit().await;
+    let record = bench.until_over(id).await;
+    let error = record.error.unwrap();
+    assert_eq!((record.attempt, error.code), (1, FailureCode::ModelNotFound));
+    assert_eq!(error.message, "no such model");
+}
+
+#[tokio::test]
+async fn a_full_disk_while_publishing_is_tried_again_and_named() {
+    let mut bench = Bench::new("say done", Some(io::ErrorKind::StorageFull));
+    bench.start();
+    let id = bench.submit().await;
+    let record = bench.until_over(id).await;
+    assert_eq!((record.attempt, record.error.unwrap().code), (3, FailureCode::DiskFull));
+}
+
+#[tokio::test]
+async fn a_program_that_cannot_be_started_fails_the_job() {
+    let mut bench = Bench::new("", None);
+    bench.settings.program = "/does/not/exist".into();
+    bench.start();
+    let id = bench.submit().await;
+    assert_eq!(bench.until_over(id).await.error.unwrap().code, FailureCode::Internal);
+}
+
+#[tokio::test]
+async fn a_child_gets_the_environment_it_should() {
+    // Cargo and nextest both set CARGO_MANIFEST_DIR for tests.
+    let mut bench = Bench::new("test -z \"$CARGO_MANIFEST_DIR\" && test \"$COLOUR\" = red && say done", None);
+    bench.settings.environment.0 = vec![("CARGO_MANIFEST_DIR".into(), None), ("COLOUR".into(), Some("red".into()))];
+    bench.start();
+    let id = bench.submit().await;
+    assert_eq!(bench.until_over(id).await.status, Status::Succeeded);
+}
+
+#[tokio::test]
+async fn work_left_by_jobs_that_are_over_is_swept_up() {
+    let mut bench = Bench::new("say done", None);
+    let id = bench.submit().await;
+    bench.start();
+    bench.until_over(id).await;
+    bench.stop().await;
+    std::fs::create_dir_all(bench.work(id)).unwrap();
+    let mut bench = bench.again();
+    bench.start();
+    while bench.work(id).exists() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    bench.stop().await;
+}
+
+/// Whether the process that wrote its id beside the work folders still runs.
+fn is_alive(bench: &Bench) -> bool {
+    let text = std::fs::read_to_string(bench.settings.work_dir.join("pid")).unwrap();
+    test_kill_process(Pid::from_raw(text.trim().parse().unwrap()).unwrap()).is_ok()
+}
