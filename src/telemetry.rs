@@ -2,7 +2,7 @@
 
 use std::{fmt, io, str::FromStr};
 
-use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::{EnvFilter, filter::ParseError, fmt::format::FmtSpan, util::TryInitError};
 
 /// How log lines look.
@@ -51,6 +51,9 @@ pub struct Settings {
     pub filter: String,
 }
 
+/// Upper bounds of the histogram buckets: from a quick reply to a job of an hour.
+const SECONDS: [f64; 12] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 60.0, 600.0, 3600.0];
+
 /// Telemetry could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
@@ -86,7 +89,8 @@ pub fn install_log(settings: &Settings) -> Result<(), TelemetryError> {
 /// # Errors
 /// [`TelemetryError::Metrics`] when called twice.
 pub fn install_metrics() -> Result<PrometheusHandle, TelemetryError> {
-    let handle = PrometheusBuilder::new().install_recorder()?;
+    let buckets = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?;
+    let handle = buckets.install_recorder()?;
     metrics::describe_gauge!("graspd_slots_busy", "Slots that run a job");
     metrics::describe_counter!("graspd_attempts_total", "Attempts that ended, by outcome");
     metrics::describe_histogram!("graspd_attempt_seconds", "How long attempts took, by outcome, in seconds");

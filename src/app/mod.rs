@@ -102,7 +102,7 @@ fn dispatch(cli: Cli) -> Result<u8, AppError> {
         Command::Compress { machine, device, job } => compress_here(&machine, device, &job),
         Command::Healthcheck { listen } => healthcheck(listen.as_ref()),
         Command::Serve(args) => serve::serve(&args),
-        Command::Wait { id, server } => serve::wait(&server, &id.to_string()),
+        Command::Wait { id, server } => serve::wait(&server, id),
         Command::Openapi => {
             cli::print(&http::openapi_yaml())?;
             Ok(SUCCEEDED)

@@ -12,9 +12,10 @@ use crate::{
     clock::RandomIds,
     config::{LogArgs, MachineArgs, ServeArgs, Server},
     http::{
-        self, AppState, JobView,
+        self, ApiState, Draining, JobView,
         client::{Client, ClientError},
     },
+    job::{JobId, Progress},
     queue::{JobStore, RetryPolicy, SqliteStore},
     telemetry,
 };
@@ -40,27 +41,28 @@ async fn start(server: Server, metrics: PrometheusHandle) -> Result<Service, App
     }
     let artifacts: Arc<dyn ArtifactStore> = Arc::new(DiskStore::open(data_dir)?);
     let store: Arc<dyn JobStore> = Arc::new(SqliteStore::open(&server.database_url, RetryPolicy::default()).await?);
-    let state = |draining| AppState {
+    let draining = Draining::default();
+    let state = ApiState {
         store: Arc::clone(&store),
         artifacts: Arc::clone(&artifacts),
         ids: Arc::new(RandomIds),
-        draining,
-        metrics: Arc::new(move || metrics.render()),
+        metrics,
+        draining: draining.clone(),
     };
-    let talk = |listener: TcpListener, draining: watch::Receiver<bool>| {
-        let router = http::router(state(draining.clone()));
-        http::server::serve(listener, router, stopped(draining))
+    let talk = |listener: TcpListener, stop: watch::Receiver<bool>| {
+        http::server::serve(listener, http::router(state), stopped(stop, draining))
     };
     Ok(Service::start(&server.listen, server.worker, Arc::clone(&store), Arc::clone(&artifacts), talk).await?)
 }
 
-async fn stopped(mut draining: watch::Receiver<bool>) {
+async fn stopped(mut stop: watch::Receiver<bool>, draining: Draining) {
     // An error means that the sender is gone, and with it the service.
-    let _ = draining.wait_for(|stop| *stop).await;
+    let _ = stop.wait_for(|stop| *stop).await;
+    draining.start();
 }
 
 /// Draws a job of a server until it is over.
-pub(super) fn wait(server: &str, id: &str) -> Result<u8, AppError> {
+pub(super) fn wait(server: &str, id: JobId) -> Result<u8, AppError> {
     let ending =
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(follow(&Client::new(server)?, id));
     if let Ending::Failed(why) | Ending::NoAnswer(why) = &ending {
@@ -69,17 +71,38 @@ pub(super) fn wait(server: &str, id: &str) -> Result<u8, AppError> {
     Ok(ending.exit_code())
 }
 
-async fn follow(client: &Client, id: &str) -> Ending {
-    cli::watch(&Bar::default(), LOOK, async || match client.job(id).await {
+async fn follow(client: &Client, id: JobId) -> Ending {
+    cli::watch(&Bar::default(), LOOK, async || match client.get(id).await {
         Ok(view) => Ok(sight(view)),
-        Err(error) if error.is_passing() => Err(Unseen::Passing(error)),
+        Err(error) if is_passing(&error) => Err(Unseen::Passing(error)),
         Err(error) => Err(Unseen::Final(error)),
     })
     .await
 }
 
+/// Whether the same question may be answered later: no server yet, or one that is starting or stopping.
+fn is_passing(error: &ClientError) -> bool {
+    match error {
+        ClientError::Unreachable { .. } => true,
+        ClientError::Problem(problem) => problem.status == 503,
+        ClientError::InvalidUrl { .. }
+        | ClientError::Damaged { .. }
+        | ClientError::Unexpected { .. }
+        | ClientError::Io { .. } => false,
+    }
+}
+
 fn sight(view: JobView) -> Sight {
-    Sight { status: view.status, progress: view.progress, error: view.error.map(|error| (error.code, error.message)) }
+    let progress = view.stage.zip(view.progress).map(|(stage, view)| Progress {
+        layer: view.layer,
+        part: view.part,
+        ..Progress::new(stage, view.done, view.total)
+    });
+    Sight {
+        status: view.status,
+        progress,
+        error: view.error.map(|error| (error.code.as_str().to_owned(), error.message)),
+    }
 }
 
 /// Compresses the sample model through a real service in a folder of its own, which stays.
@@ -107,15 +130,15 @@ async fn show(service: &Service, folder: &Path) -> Result<u8, AppError> {
     let begin = Instant::now();
     let client = Client::new(&format!("http://{}", service.address()))?;
     let id = client.submit(&demo::job()).await?.id;
-    let ending = follow(&client, &id).await;
+    let ending = follow(&client, id).await;
     if ending != Ending::Succeeded {
         if let Ending::Failed(why) | Ending::NoAnswer(why) = &ending {
             cli::complain(why);
         }
         return Ok(ending.exit_code());
     }
-    let report = client.report(&id).await?;
-    let checkpoint = folder.join("artifacts").join(&id);
+    let report = client.report(id).await?;
+    let checkpoint = folder.join("artifacts").join(id.to_string());
     let seconds = begin.elapsed().as_secs_f64();
     cli::print(&format!(
         "{}in all     {seconds:.1} s, from submission to the published checkpoint\n{}",

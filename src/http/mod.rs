@@ -1,63 +1,51 @@
-//! The REST surface: a router over the queue and the published folders, and the loop that serves it.
+//! The REST surface: requests are parsed at the edge, replies are views of records, every error is a problem document.
 //!
-//! A handler extracts, calls once and maps. Errors are [`Problem`]s; what a caller sees are views, never rows.
+//! Nothing here knows how a job is run. [`router`] is what the binary and the tests serve.
 
-mod artifacts;
 pub mod client;
-mod jobs;
-mod layers;
+mod endpoints;
+mod extract;
+mod file;
+mod observe;
 mod openapi;
 mod problem;
 pub mod server;
-mod system;
+mod state;
 mod view;
-
-use std::sync::Arc;
 
 use axum::{
     Router,
+    middleware::from_fn_with_state,
     routing::{get, post},
 };
+use endpoints::{
+    cancel_job, create_job, get_artifact, get_job, get_livez, get_metrics, get_openapi, get_readyz, get_report,
+    get_version, list_artifacts, list_jobs,
+};
+pub use observe::{REQUEST_SECONDS, REQUEST_SECONDS_BUCKETS};
 pub use openapi::openapi_yaml;
-pub use problem::Problem;
-use tokio::sync::watch;
-pub use view::{ArtifactView, JobView, List};
+pub use problem::{ApiError, Problem};
+pub use state::{ApiState, Draining};
+use tower_http::catch_panic::CatchPanicLayer;
+pub use view::{ArtifactList, ArtifactView, ErrorView, JobList, JobView, ProgressView, VersionView};
 
-use crate::{artifact::ArtifactStore, clock::Ids, queue::JobStore};
-
-/// The largest request body, in bytes.
-pub const LARGEST_BODY: usize = 64 << 10;
-
-/// What handlers reach.
-#[derive(Clone)]
-pub struct AppState {
-    /// The queue.
-    pub store: Arc<dyn JobStore>,
-    /// Published folders.
-    pub artifacts: Arc<dyn ArtifactStore>,
-    /// Ids of jobs and requests.
-    pub ids: Arc<dyn Ids>,
-    /// Turns true when the service stops: it is then not ready and takes no new jobs.
-    pub draining: watch::Receiver<bool>,
-    /// Renders this process's metrics in Prometheus' text format.
-    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
-}
-
-/// The whole API; the binary and the tests call the same function.
-pub fn router(state: AppState) -> Router {
-    let routes = Router::new()
-        .route("/v1/jobs", post(jobs::create_job).get(jobs::list_jobs))
-        .route("/v1/jobs/{id}", get(jobs::get_job))
-        .route("/v1/jobs/{id}/cancel", post(jobs::cancel_job))
-        .route("/v1/jobs/{id}/report", get(artifacts::get_report))
-        .route("/v1/jobs/{id}/artifacts", get(artifacts::list_artifacts))
-        .route("/v1/jobs/{id}/artifacts/{*name}", get(artifacts::get_artifact))
-        .route("/livez", get(system::get_liveness))
-        .route("/readyz", get(system::get_readiness))
-        .route("/metrics", get(system::get_metrics))
-        .route("/openapi.yaml", get(system::get_openapi))
-        .route("/version", get(system::get_version))
-        .fallback(layers::not_found)
-        .method_not_allowed_fallback(layers::method_not_allowed);
-    layers::wrap(routes, &state).with_state(state)
+/// The whole API over `state`.
+pub fn router(state: ApiState) -> Router {
+    Router::new()
+        .route("/v1/jobs", post(create_job::create_job).get(list_jobs::list_jobs))
+        .route("/v1/jobs/{id}", get(get_job::get_job))
+        .route("/v1/jobs/{id}/cancel", post(cancel_job::cancel_job))
+        .route("/v1/jobs/{id}/report", get(get_report::get_report))
+        .route("/v1/jobs/{id}/artifacts", get(list_artifacts::list_artifacts))
+        .route("/v1/jobs/{id}/artifacts/{*name}", get(get_artifact::get_artifact))
+        .route("/livez", get(get_livez::get_livez))
+        .route("/readyz", get(get_readyz::get_readyz))
+        .route("/metrics", get(get_metrics::get_metrics))
+        .route("/openapi.yaml", get(get_openapi::get_openapi))
+        .route("/version", get(get_version::get_version))
+        .fallback(async || ApiError::NotFound)
+        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .layer(CatchPanicLayer::custom(problem::of_panic))
+        .layer(from_fn_with_state(state.clone(), observe::observe))
+        .with_state(state)
 }

@@ -58,10 +58,22 @@ fn the_folder_holds_everything_and_its_numbers_agree() {
     let names: Vec<&str> = sums.lines().map(|line| &line[66..]).collect();
     assert_eq!(
         names,
-        ["config.json", "generation_config.json", "model.safetensors", "report.json", "singular_values.json", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"]
+        [
+            "config.json",
+            "generation_config.json",
+            "model.safetensors",
+            "report.json",
+            "singular_values.json",
+            "special_tokens_map.json",
+            "tokenizer.json",
+            "tokenizer_config.json"
+        ]
     );
     for name in ["tokenizer.json", "tokenizer_config.json"] {
-        assert_eq!(fs::read(job.output().join(name)).unwrap(), fs::read(fixtures().join("tiny-llama").join(name)).unwrap());
+        assert_eq!(
+            fs::read(job.output().join(name)).unwrap(),
+            fs::read(fixtures().join("tiny-llama").join(name)).unwrap()
+        );
     }
     let saved: u64 = report.matrices.iter().map(|matrix| matrix.parameters_before - matrix.parameters_after).sum();
     assert_eq!(report.parameters.before - report.parameters.after, saved);
@@ -76,7 +88,11 @@ fn the_folder_holds_everything_and_its_numbers_agree() {
 
 #[test]
 fn a_compressed_checkpoint_loads_again_and_scores_the_same() {
-    for grasp in [json!({"layers": 3, "retain_ratio": 0.3}), json!({"layers": 2, "method": "remove"}), json!({"layers": 3, "importance_threshold": 0.9})] {
+    for grasp in [
+        json!({"layers": 3, "retain_ratio": 0.3}),
+        json!({"layers": 2, "method": "remove"}),
+        json!({"layers": 3, "importance_threshold": 0.9}),
+    ] {
         let first = Job::new(&spec("file:tiny-llama", &grasp));
         let after = first.run().evaluation.unwrap().perplexity["file:evaluation"].after;
         let mut second = Job::new(&spec("file:output", &json!({"layers": [1], "retain_ratio": 0.5})));
@@ -103,7 +119,9 @@ fn a_factored_checkpoint_can_be_compressed_again() {
 
 #[test]
 fn a_stopped_job_goes_on_where_it_was_and_ends_with_the_same_bytes() {
-    for grasp in [json!({"layers": 3, "retain_ratio": 0.3}), json!({"layers": 2, "retain_ratio": 0.3, "schedule": "iterative"})] {
+    for grasp in
+        [json!({"layers": 3, "retain_ratio": 0.3}), json!({"layers": 2, "retain_ratio": 0.3, "schedule": "iterative"})]
+    {
         let whole = Job::new(&spec("file:tiny-llama", &grasp));
         let watcher = Watcher::default();
         whole.attempt(&watcher).unwrap();
@@ -154,7 +172,9 @@ fn every_size_control_and_split_makes_what_it_says() {
     let report = run(&json!({"layers": [1], "projections": ["up_proj", "q_proj"], "score": "gradient"}));
     let names: Vec<&str> = report.matrices.iter().map(|matrix| matrix.name.as_str()).collect();
     assert_eq!(names, ["model.layers.1.self_attn.q_proj", "model.layers.1.mlp.up_proj"]);
-    let score = |split: &str| run(&json!({"layers": [1], "sigma_split": split})).evaluation.unwrap().perplexity["file:evaluation"].after;
+    let score = |split: &str| {
+        run(&json!({"layers": [1], "sigma_split": split})).evaluation.unwrap().perplexity["file:evaluation"].after
+    };
     let both = score("both");
     // The product is the same; only its rounding to bf16 differs.
     assert!(["left", "right"].iter().all(|split| (score(split) / both - 1.0).abs() < 0.01));
@@ -164,21 +184,54 @@ fn every_size_control_and_split_makes_what_it_says() {
 fn bad_models_are_refused_with_a_code_and_the_file_or_field() {
     let grasp = json!({"layers": 2});
     let model = |folder: &Path| folder.join("model.safetensors");
-    let truncate = |path: &Path, length: u64| fs::OpenOptions::new().write(true).open(path).unwrap().set_len(length).unwrap();
+    let truncate =
+        |path: &Path, length: u64| fs::OpenOptions::new().write(true).open(path).unwrap().set_len(length).unwrap();
     let cases: Vec<(Box<dyn FnOnce(&Path)>, FailureCode, &str)> = vec![
         (Box::new(move |folder| truncate(&model(folder), 1_000_000)), FailureCode::InvalidModel, "model.safetensors"),
         (Box::new(move |folder| truncate(&model(folder), 3)), FailureCode::InvalidModel, "too short"),
-        (Box::new(move |folder| fs::write(model(folder), [0xff; 64]).unwrap()), FailureCode::InvalidModel, "header claims"),
+        (
+            Box::new(move |folder| fs::write(model(folder), [0xff; 64]).unwrap()),
+            FailureCode::InvalidModel,
+            "header claims",
+        ),
         (Box::new(move |folder| fs::remove_file(model(folder)).unwrap()), FailureCode::InvalidModel, "is missing"),
         (Box::new(move |folder| poison(&model(folder))), FailureCode::InvalidModel, "not finite"),
-        (Box::new(|folder| fs::remove_file(folder.join("config.json")).unwrap()), FailureCode::InvalidModel, "config.json"),
+        (
+            Box::new(|folder| fs::remove_file(folder.join("config.json")).unwrap()),
+            FailureCode::InvalidModel,
+            "config.json",
+        ),
         (Box::new(|folder| fs::write(folder.join("config.json"), "{").unwrap()), FailureCode::InvalidModel, "not JSON"),
-        (Box::new(|folder| edit_config(folder, |config| config["architectures"] = json!(["GPT2LMHeadModel"]))), FailureCode::UnsupportedModel, "GPT2LMHeadModel"),
-        (Box::new(|folder| edit_config(folder, |config| config["hidden_size"] = json!(130))), FailureCode::InvalidModel, "has the shape"),
-        (Box::new(|folder| edit_config(folder, |config| config["num_hidden_layers"] = json!(4_000_000_000_u64))), FailureCode::InvalidModel, "num_hidden_layers"),
-        (Box::new(|folder| edit_config(folder, |config| config["num_hidden_layers"] = json!(9))), FailureCode::InvalidModel, "model.layers.8"),
-        (Box::new(|folder| fs::write(folder.join("tokenizer.json"), "{}").unwrap()), FailureCode::InvalidModel, "tokenizer.json"),
-        (Box::new(|folder| fs::remove_file(folder.join("tokenizer.json")).unwrap()), FailureCode::InvalidModel, "tokenizer.json"),
+        (
+            Box::new(|folder| edit_config(folder, |config| config["architectures"] = json!(["GPT2LMHeadModel"]))),
+            FailureCode::UnsupportedModel,
+            "GPT2LMHeadModel",
+        ),
+        (
+            Box::new(|folder| edit_config(folder, |config| config["hidden_size"] = json!(130))),
+            FailureCode::InvalidModel,
+            "has the shape",
+        ),
+        (
+            Box::new(|folder| edit_config(folder, |config| config["num_hidden_layers"] = json!(4_000_000_000_u64))),
+            FailureCode::InvalidModel,
+            "num_hidden_layers",
+        ),
+        (
+            Box::new(|folder| edit_config(folder, |config| config["num_hidden_layers"] = json!(9))),
+            FailureCode::InvalidModel,
+            "model.layers.8",
+        ),
+        (
+            Box::new(|folder| fs::write(folder.join("tokenizer.json"), "{}").unwrap()),
+            FailureCode::InvalidModel,
+            "tokenizer.json",
+        ),
+        (
+            Box::new(|folder| fs::remove_file(folder.join("tokenizer.json")).unwrap()),
+            FailureCode::InvalidModel,
+            "tokenizer.json",
+        ),
         (Box::new(|folder| fs::remove_dir_all(folder).unwrap()), FailureCode::ModelNotFound, "file:model"),
     ];
     for (change, code, words) in cases {

@@ -1,5 +1,7 @@
 //! Reads the sources as text, so that the layers and the house rules cannot rot.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, helpers included")]
+
 mod source;
 
 use std::{
@@ -215,6 +217,8 @@ fn the_reader_of_sources_is_not_fooled() {
     let raw =
         Source::from_text(PathBuf::from("job/id.rs"), "let a = r#\"tokio \" tokio\"#; /* tokio */ let b = tokio;");
     assert_eq!(raw.lines_with_word("tokio"), [1]);
+    let words = Source::from_text(PathBuf::from("job/id.rs"), "a.env(1);\nstd::env::var(2);\nenv!(3);\nb.await;");
+    assert_eq!((words.lines_with_word("env"), words.lines_with_word("await")), (vec![2], vec![4]));
     let tests =
         Source::from_text(PathBuf::from("job/id.rs"), "fn a() {}\n#[cfg(test)]\nmod tests {\n use crate::http;\n}");
     assert!(tests.imports(ALL).is_empty());

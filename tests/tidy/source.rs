@@ -87,11 +87,10 @@ impl Source {
     pub(crate) fn lines_with_word(&self, word: &str) -> Vec<usize> {
         let is_word = |c: char| c.is_alphanumeric() || c == '_';
         let has = |line: &str| {
-            let mut matches = line.match_indices(word);
-            matches.any(|(start, _)| {
-                let macro_call = line[start + word.len()..].starts_with('!');
-                // `.env(…)` is a method of something else.
-                !line[..start].ends_with(|c| is_word(c) || c == '.') && !line[start + word.len()..].starts_with(is_word) && !macro_call
+            line.match_indices(word).any(|(start, _)| {
+                let (before, after) = (&line[..start], &line[start + word.len()..]);
+                let method = before.ends_with('.') && after.starts_with('(');
+                !before.ends_with(is_word) && !after.starts_with(is_word) && !after.starts_with('!') && !method
             })
         };
         self.lines_that(has)

@@ -5,7 +5,10 @@ use std::time::Duration;
 use hf_hub::HFError;
 
 use super::Session;
-use crate::checkpoint::Error;
+use crate::checkpoint::{
+    Error,
+    hub::{HubSettings, cache::Cache},
+};
 
 /// Why a request failed.
 #[derive(Debug)]
@@ -34,21 +37,12 @@ impl Trouble {
 }
 
 impl Session<'_> {
+    /// Puts an error of hf-hub into words and decides whether it may pass.
     pub(super) fn trouble(&self, error: HFError) -> Trouble {
-        let (endpoint, repository, revision) = (&self.settings.endpoint, &self.cache.repository, &self.cache.revision);
+        let HubSettings { endpoint, cache_dir, .. } = self.settings;
+        let Cache { repository, revision, .. } = self.cache;
         let lasting = |text: String| Trouble::Lasting(Error::NotFound(text));
         match error {
-            HFError::AuthRequired { context } if context.error_code.as_deref() != Some("GatedRepo") => {
-                let token = match self.settings.token {
-                    Some(_) => "give the server a token that may read it (HF_TOKEN; the present one may not)",
-                    None => "give the server a token that may read it (HF_TOKEN)",
-                };
-                lasting(format!("{repository} does not exist on {endpoint} or is private: check the name, and {token}"))
-            }
-            HFError::AuthRequired { .. } | HFError::Forbidden { .. } => lasting(format!(
-                "{repository} may not be read: accept its licence at {endpoint}/{repository} and give the server \
-                 that account's token (HF_TOKEN)"
-            )),
             HFError::RepoNotFound { .. } => lasting(format!("there is no repository {repository} on {endpoint}")),
             HFError::RevisionNotFound { .. } => {
                 lasting(format!("there is no {repository} with a revision '{revision}' on {endpoint}"))
@@ -59,20 +53,40 @@ impl Session<'_> {
             HFError::RateLimited { retry_after, .. } => {
                 Trouble::Passing { text: "too many requests (429)".to_owned(), pause: retry_after }
             }
-            HFError::Http { context } if context.status.is_server_error() || context.status.as_u16() == 408 => {
-                Trouble::passing(format!("it answered {}", context.status))
+            // Not every request of hf-hub tells these apart, so the status decides.
+            HFError::Http { context } | HFError::AuthRequired { context } | HFError::Forbidden { context } => {
+                self.refused(context.status.as_u16(), context.error_code.as_deref())
             }
-            HFError::Http { context } if context.status.as_u16() == 404 => {
-                lasting(format!("{repository}@{revision} was not found on {endpoint}"))
-            }
-            HFError::Http { context } => Trouble::Lasting(Error::HubUnavailable(format!(
-                "{endpoint} answered {} for {repository}",
-                context.status
-            ))),
             HFError::Request { source, .. } => Trouble::passing(root_cause(&source.without_url())),
-            HFError::Io(source) => Trouble::Lasting(Error::Io { path: self.settings.cache_dir.clone(), source }),
+            HFError::Io(source) => Trouble::Lasting(Error::Io { path: cache_dir.clone(), source }),
             other => Trouble::passing(other.to_string()),
         }
+    }
+
+    fn refused(&self, status: u16, code: Option<&str>) -> Trouble {
+        let HubSettings { endpoint, token, .. } = self.settings;
+        let Cache { repository, revision, .. } = self.cache;
+        let text = match (status, code) {
+            (401, code) if code != Some("GatedRepo") => {
+                let present = if token.is_some() { "; the present one may not" } else { "" };
+                format!(
+                    "{repository} does not exist on {endpoint} or is private: check the name, and give the server a \
+                     token that may read it (HF_TOKEN{present})"
+                )
+            }
+            (401 | 403, _) => format!(
+                "{repository} may not be read: accept its licence at {endpoint}/{repository} and give the server \
+                 that account's token (HF_TOKEN)"
+            ),
+            (404, _) => format!("{repository}@{revision} was not found on {endpoint}"),
+            (408 | 429 | 500.., _) => return Trouble::passing(format!("it answered {status}")),
+            _ => {
+                return Trouble::Lasting(Error::HubUnavailable(format!(
+                    "{endpoint} answered {status} for {repository}"
+                )));
+            }
+        };
+        Trouble::Lasting(Error::NotFound(text))
     }
 }
 

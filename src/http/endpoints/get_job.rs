@@ -1,14 +1,10 @@
-use axum::{
-    Json,
-    extract::{Path, State},
-};
+use axum::{Json, extract::State};
 
-use super::parse_id;
-use crate::http::{AppState, JobView, Problem};
+use crate::http::{ApiError, ApiState, JobView, Problem, extract::PathId};
 
-/// A job as it stands.
+/// Shows a job.
 #[utoipa::path(
-    get, path = "/v1/jobs/{id}", operation_id = "getJob", tag = "jobs",
+    get, path = "/v1/jobs/{id}", operation_id = "get_job", tag = "jobs",
     params(("id" = String, Path, description = "The job's id")),
     responses(
         (status = 200, description = "The job", body = JobView),
@@ -17,9 +13,9 @@ use crate::http::{AppState, JobView, Problem};
     )
 )]
 pub(in crate::http) async fn get_job(
-    State(state): State<AppState>,
-    Path(id): Path<String>,
-) -> Result<Json<JobView>, Problem> {
-    let record = state.store.get(parse_id(&id)?).await?.ok_or_else(Problem::job_not_found)?;
+    State(state): State<ApiState>,
+    PathId(id): PathId,
+) -> Result<Json<JobView>, ApiError> {
+    let record = state.store.get(id).await?.ok_or(ApiError::JobNotFound)?;
     Ok(Json(record.into()))
 }
