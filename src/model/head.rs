@@ -5,8 +5,8 @@ use super::{
     ops::{cross_entropy, cross_entropy_backward, rms_norm, rms_norm_backward},
 };
 
-/// Logits held at once, in numbers: 32 MiB of f32.
-const LOGITS: usize = 8 << 20;
+/// Logits held at once, in numbers: 64 MiB of f32.
+const LOGITS: usize = 16 << 20;
 
 /// The final norm and the map to the vocabulary.
 pub struct Head {
@@ -38,7 +38,7 @@ impl Head {
         let normed = rms_norm(hidden, &self.norm, self.eps)?;
         let weight = 1.0 / (batch.length - 1) as f32;
         let (mut tokens, mut gradients) = (Vec::with_capacity(batch.tokens()), Vec::new());
-        let chunk = (LOGITS / self.weight.dim(0)?).clamp(1, batch.length);
+        let chunk = even_chunk(batch.length - 1, LOGITS / self.weight.dim(0)?);
         for (index, window) in windows.iter().enumerate() {
             for start in (0..batch.length - 1).step_by(chunk) {
                 let count = chunk.min(batch.length - 1 - start);
@@ -62,4 +62,9 @@ impl Head {
         };
         Ok(Losses { tokens, gradient })
     }
+}
+
+/// The size of equal pieces of `total` that are no longer than `most`.
+fn even_chunk(total: usize, most: usize) -> usize {
+    total.div_ceil(total.div_ceil(most.max(1))).max(1)
 }

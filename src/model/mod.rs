@@ -21,7 +21,7 @@ pub use decoder::{Decoder, Observe, factor_names, module_name};
 pub use device::open_device;
 pub use head::{Head, Losses};
 pub use linear::{Factors, Linear, Matrix};
-pub use ops::cosine_similarities;
+pub use ops::{accumulate, cosine_similarities};
 pub use rotary::Rotary;
 
 /// The windows of a batch: how many, and how many tokens each has.

@@ -9,7 +9,7 @@ use crate::{
     checkpoint,
     eval::Windows,
     job::spec::Projection,
-    model::{Batch, Decoder, GradientSink, Saved},
+    model::{Batch, Decoder, GradientSink, Saved, accumulate},
 };
 
 /// Bytes of activations that may be kept for the backward pass; beyond, a layer's are computed again.
@@ -156,7 +156,7 @@ impl GradientSink for Sum<'_> {
         let product = gy.t()?.matmul(x)?;
         let key = (self.layer, projection);
         let sum = match self.gradients.remove(&key) {
-            Some(sum) => (sum + product)?,
+            Some(sum) => accumulate(sum, &product)?,
             None => product,
         };
         self.gradients.insert(key, sum);

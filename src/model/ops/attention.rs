@@ -203,8 +203,8 @@ impl Inputs<'_> {
             let q = self.shape.head(self.q, heads, at, row, rows);
             matmul(whole(&mut gs, rows, keys), Accumulate::Replace, (go, false), (v, true), 1.0);
             for r in 0..rows {
-                let row_of = |block: MatRef<'_>| block.data[r * block.stride..][..d].to_vec();
-                let along = vectorised(|| sum_of(&row_of(go), &row_of(o), |a, b| a * b));
+                let (go, o) = (&go.data[r * go.stride..][..d], &o.data[r * o.stride..][..d]);
+                let along = vectorised(|| sum_of(go, o, |a, b| a * b));
                 let span = r * keys..(r + 1) * keys;
                 softmax_backward(&mut p[span.clone()], &mut gs[span], self.visible(tile, r), lse[row + r], along);
             }

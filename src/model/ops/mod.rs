@@ -4,6 +4,7 @@
 //! machine has (chosen at run time); on other devices it is composed of candle's own operations. Sums over a row
 //! are taken in f32 lanes and are short (a hidden state, a vocabulary); sums over tokens are taken in f64.
 
+mod accumulate;
 mod attention;
 mod cosine;
 mod cross_entropy;
@@ -13,6 +14,7 @@ mod swiglu;
 
 use std::ops::{Deref, Range};
 
+pub use accumulate::accumulate;
 pub(super) use attention::{AttentionShape, attend, attend_backward};
 use candle_core::{CpuStorage, Result, Storage, Tensor, bail};
 pub use cosine::cosine_similarities;
