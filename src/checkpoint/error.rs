@@ -8,6 +8,12 @@ pub enum Error {
     /// A model folder, repository or revision does not exist or may not be read.
     #[error("{0}")]
     NotFound(String),
+    /// A text does not exist, or not in the split that is asked for.
+    #[error("{0}")]
+    DatasetNotFound(String),
+    /// A text cannot be read or is too short.
+    #[error("{0}")]
+    InvalidDataset(String),
     /// A file is missing, truncated, inconsistent or holds what it must not.
     #[error("{path}: {what}")]
     Invalid {
@@ -55,6 +61,8 @@ impl Error {
         let text = self.to_string();
         match self {
             Self::NotFound(_) => Failure::give_up(FailureCode::ModelNotFound, text),
+            Self::DatasetNotFound(_) => Failure::give_up(FailureCode::DatasetNotFound, text),
+            Self::InvalidDataset(_) => Failure::give_up(FailureCode::InvalidDataset, text),
             Self::Invalid { .. } => Failure::give_up(FailureCode::InvalidModel, text),
             Self::Unsupported(_) => Failure::give_up(FailureCode::UnsupportedModel, text),
             Self::HubUnavailable(_) => Failure::retry(FailureCode::HubUnavailable, text),

@@ -1,7 +1,44 @@
 //! Model files: where they come from, what is in them, and how they are written.
 
+mod checksums;
 mod error;
 mod hub;
+mod local;
+mod weights;
+mod writer;
 
+use std::path::{Path, PathBuf};
+
+pub use checksums::{CHECKSUMS_FILE, write_checksums};
 pub use error::Error;
-pub use hub::HubSettings;
+pub use hub::{HubSettings, ObserveFiles, fetch_dataset_file, fetch_model};
+pub use local::{find_below, resolve_local};
+pub use weights::{TensorEntry, Weights, narrow, round_to};
+pub use writer::{LARGEST_SHARD, Pending, write_safetensors};
+
+use crate::job::ModelSource;
+
+/// A model's files on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The folder that holds them.
+    pub folder: PathBuf,
+    /// The commit, for a model from the hub.
+    pub revision: Option<String>,
+}
+
+/// Finds a model's files, fetching them from the hub where they come from there.
+///
+/// # Errors
+/// As [`fetch_model`] and [`resolve_local`].
+pub fn resolve(
+    source: &ModelSource,
+    models_dir: &Path,
+    hub: &HubSettings,
+    observe: ObserveFiles<'_>,
+) -> Result<Snapshot, Error> {
+    match source {
+        ModelSource::Local { name } => resolve_local(models_dir, name),
+        ModelSource::Hub { repository, revision } => fetch_model(repository, revision.as_deref(), hub, observe),
+    }
+}

@@ -1,5 +1,41 @@
-//! graspd's own decoder, forward and backward.
+//! graspd's own decoder: Llama and its relatives, forward and backward, over candle tensors.
+//!
+//! The backward pass is written out, block by block: [`Block::forward_saving`] keeps what [`Block::backward`] needs,
+//! and the gradients of chosen matrices go to a [`GradientSink`] as the pair (input, output gradient) they are the
+//! product of. No graph is built, so no operation can cut it silently, and a statistic of either side costs no
+//! second pass. Hidden states are [tokens, hidden], the tokens of a batch one window after the other.
 
+mod attention;
+mod block;
+pub mod config;
+mod decoder;
 mod device;
+mod head;
+mod linear;
+mod ops;
+mod rotary;
 
+pub use block::{Block, GradientSink, Saved};
+pub use config::Config;
+pub use decoder::{Decoder, Observe, factor_names, module_name};
 pub use device::open_device;
+pub use head::{Head, Losses};
+pub use linear::{Factors, Linear, Matrix};
+pub use ops::cosine_similarities;
+pub use rotary::Rotary;
+
+/// The windows of a batch: how many, and how many tokens each has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Windows.
+    pub windows: usize,
+    /// Tokens in each.
+    pub length: usize,
+}
+
+impl Batch {
+    /// Tokens in all.
+    pub const fn tokens(self) -> usize {
+        self.windows * self.length
+    }
+}

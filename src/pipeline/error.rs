@@ -46,4 +46,14 @@ impl Error {
     pub fn invalid_spec(message: impl Into<String>) -> Self {
         Self::Failed(Failure::give_up(FailureCode::InvalidSpec, message))
     }
+
+    /// A number that is not finite, or an iteration that did not converge.
+    pub fn numerical(message: impl Into<String>) -> Self {
+        Self::Failed(Failure::give_up(FailureCode::NumericalFailure, message))
+    }
+
+    /// A fault of graspd itself.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::Failed(Failure::give_up(FailureCode::Internal, message))
+    }
 }

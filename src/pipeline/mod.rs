@@ -1,12 +1,44 @@
 //! The method, stage by stage. Synchronous: cancellation and progress are values in [`Context`].
 
+mod budget;
+mod compress;
 mod context;
 mod error;
+mod evaluate;
+mod export;
+mod factorize;
+mod gradients;
+mod hidden;
+mod influence;
+mod state;
+
+use std::{fs, path::PathBuf};
+
+use serde_json::{Value, json};
 
 pub use context::{Context, Observer, Settings};
 pub use error::Error;
 
-use crate::job::{JobSpec, Report};
+use self::{
+    budget::{LayerBudget, Sizes},
+    compress::{Compressed, Task, by_module, compress, install},
+    evaluate::{Text, read_texts, score},
+    export::{Changes, Source, count_parameters, module_dtype},
+    factorize::Rule,
+    influence::{Influence, Wanted},
+    state::{State, peak_rss_bytes, write_json},
+};
+use crate::{
+    checkpoint::{self, Snapshot, Weights},
+    eval::{self, Perplexity, Tokens, Windows},
+    job::{
+        ByteCounts, EvaluationReport, JobSpec, LayerReport, MatrixReport, ModelReport, ParameterCounts,
+        PerplexityReport, Progress, Report, Stage, spec::Method,
+    },
+    model::{Config, Decoder, open_device},
+};
+
+type Scores = indexmap::IndexMap<String, Perplexity>;
 
 /// Runs a whole job and fills `context.output` with the finished checkpoint folder.
 ///
@@ -14,6 +46,309 @@ use crate::job::{JobSpec, Report};
 ///
 /// # Errors
 /// [`Error`] says what is wrong in words for the user; [`Error::failure`] decides whether to try again.
-pub fn run(_spec: &JobSpec, _context: &Context<'_>) -> Result<Report, Error> {
-    Err(Error::Failed(crate::job::Failure::give_up(crate::job::FailureCode::Internal, "not built yet")))
+pub fn run(spec: &JobSpec, context: &Context<'_>) -> Result<Report, Error> {
+    let mut notes = Vec::new();
+    let (snapshot, mut state) = download(spec, context)?;
+    let model = state.timed(Stage::Load, |_| Model::read(snapshot))?;
+    let (budget, keep) = model.budget(spec)?;
+    let (windows, texts) = state.timed(Stage::Calibrate, |_| read_text(spec, &model, context, &mut notes))?;
+    let mut decoder = state.timed(Stage::Load, |_| model.load(spec, &windows, &texts, context))?;
+    let influence = measure_influence(&decoder, &windows, &budget, &mut state, context)?;
+    if spec.evaluation.as_ref().is_some_and(|evaluation| evaluation.compare_dense) {
+        score_dense(&decoder, &texts, &mut state, context)?;
+    }
+    let matrices = match spec.grasp.method {
+        Method::Grasp => {
+            let rule = Rule { keep, score: spec.grasp.score, split: spec.grasp.sigma_split };
+            let task = Task {
+                layers: &influence.redundant,
+                projections: &spec.grasp.projections,
+                schedule: spec.grasp.schedule,
+                rule,
+                windows: &windows,
+            };
+            compress(&mut decoder, &task, &mut state, context)?
+        }
+        Method::Remove => {
+            decoder.remove(&influence.redundant);
+            Vec::new()
+        }
+    };
+    let compressed = score_compressed(&mut decoder, &matrices, &model, &texts, &mut state, context)?;
+    drop(decoder);
+    let changes = model.changes(spec, &influence, &matrices);
+    let bytes = state.timed(Stage::Export, |_| model.export(&changes, context))?;
+    let found = Findings { influence, matrices, texts, compressed, bytes, notes };
+    publish(spec, &model, found, &mut state, context)
+}
+
+/// What the report is made of.
+struct Findings {
+    influence: Influence,
+    matrices: Vec<Compressed>,
+    texts: Vec<Text>,
+    compressed: Scores,
+    bytes: u64,
+    notes: Vec<String>,
+}
+
+fn download(spec: &JobSpec, context: &Context<'_>) -> Result<(Snapshot, State), Error> {
+    context.progress(Progress::new(Stage::Download, 0, 1))?;
+    let start = std::time::Instant::now();
+    let settings = context.settings;
+    let snapshot = checkpoint::resolve(&spec.model, &settings.models_dir, &settings.hub, &mut |done, total, file| {
+        let progress = Progress { part: Some(file.to_owned()), ..Progress::new(Stage::Download, done, total) };
+        context.progress(progress).is_ok()
+    })?;
+    let mut state = State::open(context.work, spec, snapshot.revision.as_deref())?;
+    *state.finished.seconds.entry(Stage::Download).or_default() += start.elapsed().as_secs_f64();
+    Ok((snapshot, state))
+}
+
+/// A model's files, and what they say of it.
+struct Model {
+    snapshot: Snapshot,
+    config: Config,
+    config_json: Value,
+    weights: Weights,
+    parameters: u64,
+}
+
+impl Model {
+    fn read(snapshot: Snapshot) -> Result<Self, Error> {
+        let (config, config_json) = Config::read(&snapshot.folder)?;
+        let weights = Weights::open(&snapshot.folder)?;
+        let parameters = count_parameters(&weights, config.tie_word_embeddings);
+        Ok(Self { snapshot, config, config_json, weights, parameters })
+    }
+
+    fn budget(&self, spec: &JobSpec) -> Result<(LayerBudget, budget::Keep), Error> {
+        let first = self.weights.iter().filter(|(name, _)| name.starts_with("model.layers.0."));
+        let layer = first.map(|(_, entry)| entry.elements()).sum();
+        let sizes =
+            Sizes { config: &self.config, parameters: self.parameters, layer, projections: &spec.grasp.projections };
+        budget::resolve(&spec.grasp, &sizes)
+    }
+
+    fn load(&self, spec: &JobSpec, windows: &Windows, texts: &[Text], context: &Context<'_>) -> Result<Decoder, Error> {
+        let longest = texts.iter().map(|text| text.windows.length).fold(windows.length, usize::max);
+        if windows.length > self.config.max_position_embeddings {
+            return Err(Error::invalid_spec(format!(
+                "calibration.sequence_length: {} is longer than the model's context of {}",
+                spec.calibration.sequence_length, self.config.max_position_embeddings
+            )));
+        }
+        let device = open_device(&context.settings.device)?;
+        let decoder = Decoder::load(&self.weights, &self.config, longest, &device, &mut |done, total| {
+            context
+                .progress(Progress::new(Stage::Load, done as u64, total as u64))
+                .map_err(|_| checkpoint::Error::Cancelled)
+        })?;
+        Ok(decoder)
+    }
+
+    fn changes(&self, spec: &JobSpec, influence: &Influence, matrices: &[Compressed]) -> Changes {
+        let removed = match spec.grasp.method {
+            Method::Grasp => Vec::new(),
+            Method::Remove => influence.redundant.clone(),
+        };
+        Changes { factors: by_module(matrices), removed, tied: self.config.tie_word_embeddings }
+    }
+
+    fn export(&self, changes: &Changes, context: &Context<'_>) -> Result<u64, Error> {
+        let source = Source { folder: &self.snapshot.folder, weights: &self.weights, config: &self.config_json };
+        export::write(&source, changes, context.output, &mut |done, total| {
+            context.progress(Progress::new(Stage::Export, done, total))
+        })
+    }
+}
+
+fn read_text(
+    spec: &JobSpec,
+    model: &Model,
+    context: &Context<'_>,
+    notes: &mut Vec<String>,
+) -> Result<(Windows, Vec<Text>), Error> {
+    let calibration = &spec.calibration;
+    let total = calibration.samples as u64;
+    context.progress(Progress::new(Stage::Calibrate, 0, total))?;
+    let text = eval::load_text(
+        &calibration.dataset,
+        &calibration.split,
+        &context.settings.datasets_dir,
+        &context.settings.hub,
+    )?;
+    let tokens = Tokens::encode(&model.snapshot.folder, &text, model.config.vocab_size)?;
+    let windows = tokens.cut(calibration.samples, calibration.sequence_length, calibration.selection, calibration.seed);
+    if windows.windows.is_empty() {
+        let found = format!(
+            "{} ({}) has {} tokens: at least two are needed to calibrate",
+            calibration.dataset,
+            calibration.split,
+            tokens.len()
+        );
+        return Err(checkpoint::Error::InvalidDataset(found).into());
+    }
+    if windows.windows.len() < calibration.samples || windows.length < calibration.sequence_length {
+        notes.push(format!(
+            "calibrated on {} windows of {} tokens: the text has only {} tokens",
+            windows.windows.len(),
+            windows.length,
+            tokens.len()
+        ));
+    }
+    context.progress(Progress::new(Stage::Calibrate, total, total))?;
+    let texts = match &spec.evaluation {
+        Some(evaluation) => read_texts(evaluation, &model.config, &model.snapshot.folder, context, notes)?,
+        None => Vec::new(),
+    };
+    Ok((windows, texts))
+}
+
+fn measure_influence(
+    decoder: &Decoder,
+    windows: &Windows,
+    budget: &LayerBudget,
+    state: &mut State,
+    context: &Context<'_>,
+) -> Result<Influence, Error> {
+    if let Some(known) = &state.finished.influence {
+        return Ok(known.clone());
+    }
+    let wanted = match budget {
+        LayerBudget::Count(count, metric) => Wanted::Count(*count, *metric),
+        LayerBudget::Explicit(layers) => Wanted::Explicit(layers),
+    };
+    let influence = state.timed(Stage::Influence, |_| influence::measure(decoder, windows, &wanted, context))?;
+    state.finished.influence = Some(influence.clone());
+    state.step(context)?;
+    Ok(influence)
+}
+
+fn score_dense(decoder: &Decoder, texts: &[Text], state: &mut State, context: &Context<'_>) -> Result<(), Error> {
+    let mut known = state.finished.dense.clone();
+    if texts.iter().all(|text| known.contains_key(&text.name)) {
+        return Ok(());
+    }
+    state.timed(Stage::Evaluate, |_| score(decoder, texts, "dense", context, &mut known))?;
+    state.finished.dense = known;
+    state.step(context)
+}
+
+/// Scores the model on its weights as they will be exported.
+fn score_compressed(
+    decoder: &mut Decoder,
+    matrices: &[Compressed],
+    model: &Model,
+    texts: &[Text],
+    state: &mut State,
+    context: &Context<'_>,
+) -> Result<Scores, Error> {
+    for matrix in matrices {
+        install(decoder, matrix, module_dtype(&matrix.triplets.name, &model.weights))?;
+    }
+    let mut scores = Scores::new();
+    if !texts.is_empty() {
+        state.timed(Stage::Evaluate, |_| score(decoder, texts, "compressed", context, &mut scores))?;
+    }
+    Ok(scores)
+}
+
+/// Writes the report, the singular values and the checksums: the folder is then complete.
+fn publish(
+    spec: &JobSpec,
+    model: &Model,
+    found: Findings,
+    state: &mut State,
+    context: &Context<'_>,
+) -> Result<Report, Error> {
+    context.progress(Progress::new(Stage::Publish, 0, 1))?;
+    state.finished.peak_rss_bytes = state.finished.peak_rss_bytes.max(peak_rss_bytes());
+    let triplets: Vec<_> = found.matrices.iter().map(|matrix| &matrix.triplets).collect();
+    write_json(&context.output.join("singular_values.json"), &json!({ "matrices": triplets }))?;
+    let report = report(spec, model, found, state, context)?;
+    let path = context.output.join("report.json");
+    let text = serde_json::to_string_pretty(&report).map_err(|error| Error::internal(error.to_string()))?;
+    fs::write(&path, text + "\n").map_err(checkpoint::Error::io(&path))?;
+    checkpoint::write_checksums(context.output)?;
+    context.progress(Progress::new(Stage::Publish, 1, 1))?;
+    Ok(report)
+}
+
+fn report(
+    spec: &JobSpec,
+    model: &Model,
+    found: Findings,
+    state: &State,
+    context: &Context<'_>,
+) -> Result<Report, Error> {
+    let Findings { influence, matrices, texts, compressed, bytes, mut notes } = found;
+    let after = count_parameters(&Weights::open(context.output)?, model.config.tie_word_embeddings);
+    let dense = matrices.iter().filter(|matrix| matrix.factors.is_none()).count();
+    if dense > 0 {
+        notes.push(format!("{dense} matrices stay dense: their factors would hold more numbers"));
+    }
+    Ok(Report {
+        model: ModelReport {
+            source: spec.model.to_string(),
+            revision: model.snapshot.revision.clone(),
+            architecture: model.config.architecture.clone(),
+        },
+        spec: spec.clone(),
+        parameters: ParameterCounts { before: model.parameters, after },
+        bytes: ByteCounts { before: model.weights.file_bytes()?, after: bytes },
+        layers: LayerReport {
+            block_influence: influence.block_influence,
+            angular_distance: influence.angular_distance,
+            redundant: influence.redundant,
+        },
+        matrices: matrices.iter().map(|matrix| matrix_report(matrix, model)).collect(),
+        evaluation: spec.evaluation.as_ref().map(|_| evaluation_report(&texts, &compressed, &state.finished.dense)),
+        stages: state.stages(),
+        peak_rss_bytes: state.finished.peak_rss_bytes,
+        seed: spec.calibration.seed,
+        device: context.settings.device.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        notes,
+    })
+}
+
+fn matrix_report(matrix: &Compressed, model: &Model) -> MatrixReport {
+    let name = &matrix.triplets.name;
+    let [out, input] = matrix.triplets.shape;
+    let tensors = [format!("{name}.weight"), format!("{name}.InLinear.weight"), format!("{name}.OutLinear.weight")];
+    let before =
+        tensors.iter().filter_map(|tensor| model.weights.get(tensor)).map(checkpoint::TensorEntry::elements).sum();
+    let rank = matrix.factors.as_ref().map(|factors| factors.rank);
+    MatrixReport {
+        name: name.clone(),
+        shape: matrix.triplets.shape,
+        rank,
+        kept: matrix.triplets.kept.clone(),
+        parameters_before: before,
+        parameters_after: rank.map_or(before, |rank| (rank * (out + input)) as u64),
+    }
+}
+
+fn evaluation_report(texts: &[Text], after: &Scores, before: &Scores) -> EvaluationReport {
+    let row = |text: &Text| {
+        let score = after.get(&text.name).copied().unwrap_or_default();
+        let report = PerplexityReport {
+            before: before.get(&text.name).map(Perplexity::value),
+            after: score.value(),
+            tokens: score.tokens,
+            window: text.windows.length,
+            protocol: evaluate::protocol(text),
+        };
+        (text.name.clone(), report)
+    };
+    EvaluationReport { perplexity: texts.iter().map(row).collect() }
+}
+
+/// Where a run keeps its checkpoints below a folder it shares with others: one place per spec.
+pub fn work_folder(parent: &std::path::Path, spec: &JobSpec) -> PathBuf {
+    use sha2::Digest as _;
+    let digest = sha2::Sha256::digest(serde_json::to_vec(spec).unwrap_or_default());
+    let name = digest.iter().take(8).fold(String::from(".graspd-"), |name, byte| format!("{name}{byte:02x}"));
+    parent.join(name)
 }

@@ -1,0 +1,124 @@
+use candle_core::{Result, Tensor};
+
+use super::{
+    Batch, Linear, Rotary,
+    attention::{self, Attention},
+    ops::{rms_norm, rms_norm_backward, swiglu, swiglu_backward},
+};
+use crate::job::spec::Projection;
+
+/// Takes the gradients of a layer's projections during a backward pass.
+pub trait GradientSink {
+    /// `x` [tokens, in] is what the projection got, `gy` [tokens, out] the gradient of what it gave: its weight's
+    /// gradient is `gyᵀ x`.
+    fn accept(&mut self, projection: Projection, x: &Tensor, gy: &Tensor) -> Result<()>;
+}
+
+/// A sink for layers whose own gradients nobody wants.
+impl GradientSink for () {
+    fn accept(&mut self, _: Projection, _: &Tensor, _: &Tensor) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// The MLP block of a layer.
+pub struct Mlp {
+    /// Gate.
+    pub gate_proj: Linear,
+    /// Up.
+    pub up_proj: Linear,
+    /// Down.
+    pub down_proj: Linear,
+}
+
+/// A decoder layer.
+pub struct Block {
+    /// Weight of the norm before attention [hidden].
+    pub input_norm: Tensor,
+    /// Attention.
+    pub attention: Attention,
+    /// Weight of the norm before the MLP [hidden].
+    pub post_norm: Tensor,
+    /// MLP.
+    pub mlp: Mlp,
+    pub(super) eps: f64,
+}
+
+/// What the backward pass of a layer needs of its forward pass.
+pub struct Saved {
+    x: Tensor,
+    attention: attention::Saved,
+    h: Tensor,
+    normed: Tensor,
+    gate: Tensor,
+    up: Tensor,
+}
+
+impl Block {
+    /// `x` [tokens, hidden] to the layer's output of the same shape.
+    pub fn forward(&self, x: &Tensor, batch: Batch, rotary: &Rotary) -> Result<Tensor> {
+        self.forward_saving(x, batch, rotary).map(|(y, _)| y)
+    }
+
+    /// As [`Self::forward`], with what [`Self::backward`] needs.
+    pub fn forward_saving(&self, x: &Tensor, batch: Batch, rotary: &Rotary) -> Result<(Tensor, Saved)> {
+        let (attended, attention) = self.attention.forward(&rms_norm(x, &self.input_norm, self.eps)?, batch, rotary)?;
+        let h = (x + attended)?;
+        let normed = rms_norm(&h, &self.post_norm, self.eps)?;
+        let (gate, up) = (self.mlp.gate_proj.forward(&normed)?, self.mlp.up_proj.forward(&normed)?);
+        let y = (&h + self.mlp.down_proj.forward(&swiglu(&gate, &up)?)?)?;
+        Ok((y, Saved { x: x.clone(), attention, h, normed, gate, up }))
+    }
+
+    /// ∂L/∂x from `gy` = ∂L/∂y, both [tokens, hidden]; the gradients of the projections go to `sink`.
+    pub fn backward(
+        &self,
+        saved: &Saved,
+        gy: &Tensor,
+        batch: Batch,
+        rotary: &Rotary,
+        sink: &mut dyn GradientSink,
+    ) -> Result<Tensor> {
+        let Saved { x, attention, h, .. } = saved;
+        let g_normed = self.mlp_backward(saved, gy, sink)?;
+        let gh = (gy + rms_norm_backward(h, &self.post_norm, self.eps, &g_normed)?)?;
+        let g_normed = self.attention.backward(attention, &gh, batch, rotary, sink)?;
+        gh + rms_norm_backward(x, &self.input_norm, self.eps, &g_normed)?
+    }
+
+    fn mlp_backward(&self, saved: &Saved, gy: &Tensor, sink: &mut dyn GradientSink) -> Result<Tensor> {
+        let Saved { normed, gate, up, .. } = saved;
+        // The product is cheap to make again and as large as both its factors.
+        sink.accept(Projection::DownProj, &swiglu(gate, up)?, gy)?;
+        let (g_gate, g_up) = swiglu_backward(gate, up, &self.mlp.down_proj.backward(gy)?)?;
+        sink.accept(Projection::GateProj, normed, &g_gate)?;
+        sink.accept(Projection::UpProj, normed, &g_up)?;
+        self.mlp.gate_proj.backward(&g_gate)? + self.mlp.up_proj.backward(&g_up)?
+    }
+
+    /// A projection of this layer.
+    pub const fn projection(&self, projection: Projection) -> &Linear {
+        match projection {
+            Projection::QProj => &self.attention.q_proj,
+            Projection::KProj => &self.attention.k_proj,
+            Projection::VProj => &self.attention.v_proj,
+            Projection::OProj => &self.attention.o_proj,
+            Projection::GateProj => &self.mlp.gate_proj,
+            Projection::UpProj => &self.mlp.up_proj,
+            Projection::DownProj => &self.mlp.down_proj,
+        }
+    }
+
+    /// A projection of this layer, to be replaced.
+    pub const fn projection_mut(&mut self, projection: Projection) -> &mut Linear {
+        match projection {
+            Projection::QProj => &mut self.attention.q_proj,
+            Projection::KProj => &mut self.attention.k_proj,
+            Projection::VProj => &mut self.attention.v_proj,
+            Projection::OProj => &mut self.attention.o_proj,
+            Projection::GateProj => &mut self.mlp.gate_proj,
+            Projection::UpProj => &mut self.mlp.up_proj,
+            Projection::DownProj => &mut self.mlp.down_proj,
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! What a job has finished, in its work folder: `state.json`, and folders written beside their place and renamed.
+
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::{Context, Error, influence::Influence};
+use crate::{
+    checkpoint,
+    eval::Perplexity,
+    job::{JobSpec, Stage, StageSeconds},
+};
+
+const FILE: &str = "state.json";
+
+/// Everything an attempt must know of the attempts before it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Finished {
+    /// What the rest belongs to: the spec and the model's commit.
+    pub(super) fingerprint: String,
+    /// Wall time by stage.
+    pub(super) seconds: IndexMap<Stage, f64>,
+    /// Layer choice, once it is made.
+    pub(super) influence: Option<Influence>,
+    /// Scores of the source, by data set.
+    pub(super) dense: IndexMap<String, Perplexity>,
+    /// Whether the gradients of all chosen matrices are on disk.
+    pub(super) gradients: bool,
+    /// Names of the pieces whose factors are on disk.
+    pub(super) pieces: Vec<String>,
+    /// Highest resident set size of the attempts before.
+    pub(super) peak_rss_bytes: u64,
+}
+
+/// The work folder of a job.
+pub(super) struct State {
+    folder: PathBuf,
+    /// What is finished; [`State::save`] after each change.
+    pub(super) finished: Finished,
+}
+
+impl State {
+    /// Reads the state another attempt left, or begins anew when there is none for this fingerprint.
+    pub(super) fn open(folder: &Path, spec: &JobSpec, revision: Option<&str>) -> Result<Self, Error> {
+        fs::create_dir_all(folder).map_err(checkpoint::Error::io(folder))?;
+        let fingerprint = format!("{} {} {revision:?}", env!("CARGO_PKG_VERSION"), to_json(spec)?);
+        let left: Option<Finished> = read_json(&folder.join(FILE));
+        let finished = left.filter(|left| left.fingerprint == fingerprint);
+        let finished = finished.unwrap_or_else(|| Finished { fingerprint, ..Finished::default() });
+        Ok(Self { folder: folder.to_owned(), finished })
+    }
+
+    /// Puts the state on disk: all of it or none.
+    pub(super) fn save(&self) -> Result<(), Error> {
+        write_json(&self.folder.join(FILE), &self.finished)
+    }
+
+    /// Runs a stage and adds its time to the job's account.
+    pub(super) fn timed<T>(
+        &mut self,
+        stage: Stage,
+        work: impl FnOnce(&mut Self) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let start = Instant::now();
+        let result = work(self);
+        *self.finished.seconds.entry(stage).or_default() += start.elapsed().as_secs_f64();
+        self.finished.peak_rss_bytes = self.finished.peak_rss_bytes.max(peak_rss_bytes());
+        self.save()?;
+        result
+    }
+
+    /// Marks a step finished, on disk and to the watcher.
+    pub(super) fn step(&self, context: &Context<'_>) -> Result<(), Error> {
+        self.save()?;
+        context.observer.step_finished();
+        Ok(())
+    }
+
+    /// A place in the work folder.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Fills a folder and puts it in its place in one rename.
+    pub(super) fn write_folder(&self, name: &str, fill: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
+        let (place, beside) = (self.path(name), self.path(&format!("{name}.part")));
+        for left in [&place, &beside] {
+            if left.exists() {
+                fs::remove_dir_all(left).map_err(checkpoint::Error::io(left))?;
+            }
+        }
+        fs::create_dir_all(&beside).map_err(checkpoint::Error::io(&beside))?;
+        fill(&beside)?;
+        fs::rename(&beside, &place).map_err(checkpoint::Error::io(&place))?;
+        sync_folder(&self.folder)
+    }
+
+    /// The report's account of time.
+    pub(super) fn stages(&self) -> Vec<StageSeconds> {
+        self.finished.seconds.iter().map(|(&stage, &seconds)| StageSeconds { stage, seconds }).collect()
+    }
+}
+
+fn to_json(value: &impl Serialize) -> Result<String, Error> {
+    serde_json::to_string(value)
+        .map_err(|error| Error::internal(format!("a result cannot be written as JSON: {error}")))
+}
+
+/// Reads JSON that may be missing or damaged.
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+/// Writes JSON beside its place, forces it to disk and renames it.
+pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Error> {
+    let beside = path.with_extension("json.part");
+    let text = to_json(value)?;
+    let write = || -> std::io::Result<()> {
+        let mut file = fs::File::create(&beside)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&beside, path)
+    };
+    write().map_err(checkpoint::Error::io(path))?;
+    path.parent().map_or(Ok(()), sync_folder)
+}
+
+fn sync_folder(folder: &Path) -> Result<(), Error> {
+    let sync = || fs::File::open(folder)?.sync_all();
+    Ok(sync().map_err(checkpoint::Error::io(folder))?)
+}
+
+/// The highest resident set size of this process so far; 0 where the system does not tell.
+pub(super) fn peak_rss_bytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kibibytes: Option<u64> = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok());
+    kibibytes.unwrap_or(0) * 1024
+}
