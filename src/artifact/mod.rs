@@ -3,6 +3,7 @@
 //! A worker fills a staging folder of its attempt; [`ArtifactStore::publish`] makes it visible in one rename, after
 //! everything in it is on disk. What is visible is complete.
 
+mod checksums;
 mod disk;
 
 use std::path::PathBuf;

@@ -4,11 +4,13 @@
 //! attempt carries the number, so that a worker whose lease lapsed changes no row. No transaction is open while a
 //! job runs. Lease times are taken on the store's own clock.
 
+mod retry;
 mod sqlite;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
+pub use retry::RetryPolicy;
 pub use sqlite::SqliteStore;
 
 use crate::{
@@ -123,10 +125,18 @@ pub struct Page {
 pub enum StoreError {
     /// The database refused or was not reachable.
     #[error("database: {0}")]
-    Database(#[from] sqlx::Error),
+    Database(#[source] sqlx::Error),
     /// The database could not be brought to this version.
     #[error("migration: {0}")]
     Migration(#[from] sqlx::migrate::MigrateError),
+    /// The database was brought to a schema that this version does not know.
+    #[error(
+        "the database belongs to a newer graspd (migration {version} is unknown here): run that version, or restore a copy made before the upgrade"
+    )]
+    NewerDatabase {
+        /// The migration that is unknown.
+        version: i64,
+    },
     /// The disk under the database is full.
     #[error("the disk under the database is full")]
     DiskFull,
@@ -148,6 +158,19 @@ pub enum StoreError {
     },
 }
 
+/// `SQLITE_FULL`; extended codes carry it in their low byte.
+const SQLITE_FULL: u32 = 13;
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        match code.and_then(|code| code.parse::<u32>().ok()) {
+            Some(code) if code & 0xff == SQLITE_FULL => Self::DiskFull,
+            _ => Self::Database(error),
+        }
+    }
+}
+
 /// Jobs that survive a restart.
 #[async_trait]
 pub trait JobStore: Send + Sync {
@@ -159,16 +182,17 @@ pub trait JobStore: Send + Sync {
     async fn list(&self, listing: Listing) -> Result<Page, StoreError>;
     /// Cancels a queued job, or asks the worker of a running one to stop.
     async fn cancel(&self, id: JobId) -> Result<Cancellation, StoreError>;
-    /// Hands the oldest queued job, or one whose lease lapsed, to `worker` for `lease`.
+    /// Hands the oldest queued job, or one whose lease lapsed, to `worker` for `lease`. A job whose lease lapsed after a
+    /// cancel was asked for becomes cancelled instead.
     async fn claim(&self, worker: &str, lease: Duration) -> Result<Option<Claim>, StoreError>;
     /// Renews the lease of an attempt and records its progress.
     async fn beat(&self, claim: &Claim, progress: Option<&Progress>, lease: Duration) -> Result<Beat, StoreError>;
-    /// Records that the attempt finished a step, so that later crashes are counted from there.
+    /// Records that the attempt finished a step, so that later crashes are counted from there. Does not renew the lease.
     async fn step_finished(&self, claim: &Claim) -> Result<Beat, StoreError>;
-    /// Ends an attempt. `false` when it was not its to end any more. A cancel that was asked for before a success or a
-    /// failure is settled wins over it only if the outcome is not `Succeeded`.
+    /// Ends an attempt, or sends its job back to the queue as the [`RetryPolicy`] says. `false` when it was not its to
+    /// end any more. A cancel that was asked for meanwhile wins over every outcome but `Succeeded`.
     async fn settle(&self, claim: &Claim, outcome: &Outcome) -> Result<bool, StoreError>;
-    /// Jobs in each state.
+    /// Jobs in each state, all five of them.
     async fn counts(&self) -> Result<Vec<(Status, u64)>, StoreError>;
     /// Whether the store answers; for readiness.
     async fn ping(&self) -> Result<(), StoreError>;

@@ -1,0 +1,128 @@
+//! What an ended attempt means for its job. The same rules for every store.
+
+use std::time::Duration;
+
+use super::{JobError, Outcome};
+use crate::job::{Decision, Failure, FailureCode, Status};
+
+/// How often a job is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// Failures that may pass are met again at most so many times.
+    pub retries: u32,
+    /// Wait before the first retry; each further one waits four times as long.
+    pub first_backoff: Duration,
+    /// Deaths in a row, without a finished step between them, that end a job.
+    pub crashes: u32,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { retries: 3, first_backoff: Duration::from_secs(5), crashes: 3 }
+    }
+}
+
+/// What the store knows of a running job when its attempt ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Standing {
+    pub(super) cancel_requested: bool,
+    pub(super) retries: u32,
+    pub(super) crashes_in_a_row: u32,
+}
+
+/// Where the job goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// It has ended.
+    Over { status: Status, error: Option<JobError> },
+    /// Back to the queue, claimable after `delay`.
+    Again { delay: Duration, retries: u32, crashes_in_a_row: u32 },
+}
+
+impl Next {
+    const fn over(status: Status) -> Self {
+        Self::Over { status, error: None }
+    }
+
+    fn failed(code: FailureCode, failure: &Failure) -> Self {
+        Self::Over { status: Status::Failed, error: Some(JobError { code, message: failure.message.clone() }) }
+    }
+}
+
+impl RetryPolicy {
+    /// A success stands even when a cancel was asked for: its folder is already published. Anything else yields to it.
+    pub(super) fn next(&self, standing: Standing, outcome: &Outcome) -> Next {
+        let Standing { cancel_requested, retries, crashes_in_a_row } = standing;
+        match outcome {
+            Outcome::Succeeded => Next::over(Status::Succeeded),
+            Outcome::Cancelled => Next::over(Status::Cancelled),
+            _ if cancel_requested => Next::over(Status::Cancelled),
+            Outcome::Released => Next::Again { delay: Duration::ZERO, retries, crashes_in_a_row },
+            Outcome::Failed(failure) => match failure.decision {
+                Decision::Retry if retries < self.retries => {
+                    Next::Again { delay: self.backoff(retries), retries: retries + 1, crashes_in_a_row }
+                }
+                Decision::Retry | Decision::GiveUp => Next::failed(failure.code, failure),
+            },
+            Outcome::Crashed(_) if crashes_in_a_row + 1 < self.crashes => {
+                Next::Again { delay: Duration::ZERO, retries, crashes_in_a_row: crashes_in_a_row + 1 }
+            }
+            Outcome::Crashed(failure) => Next::failed(crash_code(failure.code), failure),
+        }
+    }
+
+    fn backoff(&self, retries: u32) -> Duration {
+        self.first_backoff.saturating_mul(4_u32.saturating_pow(retries))
+    }
+}
+
+/// A child that stalled is shown as such; every other silent death is a crash.
+const fn crash_code(code: FailureCode) -> FailureCode {
+    match code {
+        FailureCode::Stalled => FailureCode::Stalled,
+        _ => FailureCode::WorkerCrashed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn crash() -> Outcome {
+        Outcome::Crashed(Failure::retry(FailureCode::WorkerCrashed, "killed by signal 9"))
+    }
+
+    #[test]
+    fn each_retry_waits_longer_until_there_are_none() {
+        let policy = RetryPolicy::default();
+        let outcome = Outcome::Failed(Failure::retry(FailureCode::HubUnavailable, "no answer"));
+        let mut standing = Standing::default();
+        let mut waits = Vec::new();
+        while let Next::Again { delay, retries, .. } = policy.next(standing, &outcome) {
+            waits.push(delay.as_secs());
+            standing.retries = retries;
+        }
+        assert_eq!(waits, [5, 20, 80]);
+    }
+
+    #[test]
+    fn the_third_crash_in_a_row_ends_the_job() {
+        let policy = RetryPolicy::default();
+        let second = policy.next(Standing { crashes_in_a_row: 1, ..Standing::default() }, &crash());
+        assert_eq!(second, Next::Again { delay: Duration::ZERO, retries: 0, crashes_in_a_row: 2 });
+        let third = policy.next(Standing { crashes_in_a_row: 2, ..Standing::default() }, &crash());
+        let error = JobError { code: FailureCode::WorkerCrashed, message: "killed by signal 9".into() };
+        assert_eq!(third, Next::Over { status: Status::Failed, error: Some(error) });
+    }
+
+    #[test]
+    fn a_cancel_wins_over_everything_but_success() {
+        let policy = RetryPolicy::default();
+        let standing = Standing { cancel_requested: true, ..Standing::default() };
+        let failed = Outcome::Failed(Failure::give_up(FailureCode::InvalidModel, "no"));
+        for outcome in [Outcome::Cancelled, Outcome::Released, crash(), failed] {
+            assert_eq!(policy.next(standing, &outcome), Next::over(Status::Cancelled), "{outcome:?}");
+        }
+        assert_eq!(policy.next(standing, &Outcome::Succeeded), Next::over(Status::Succeeded));
+    }
+}

@@ -1,4 +1,0 @@
-//! Jobs on SQLite.
-
-/// Jobs on SQLite.
-pub struct SqliteStore;

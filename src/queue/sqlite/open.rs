@@ -1,0 +1,92 @@
+//! Opening: the right SQLite, the right settings, the right schema.
+
+use std::{str::FromStr, time::Duration};
+
+use sqlx::{
+    SqlitePool,
+    migrate::{MigrateError, Migrator},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use super::{SqliteStore, statements};
+use crate::queue::{RetryPolicy, StoreError};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+
+/// The first release without the reset of a write-ahead log that could lose a committed transaction.
+const NEEDED: (&str, [u32; 3]) = ("3.51.3", [3, 51, 3]);
+const READERS: u32 = 4;
+/// How long a statement waits for another process's lock before it fails.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl SqliteStore {
+    /// Opens the database at `location`, a path or a `sqlite:` URL, and brings it to this version's schema.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the location cannot be opened, the linked SQLite is too old, or the database was already
+    /// brought to a newer version's schema.
+    pub async fn open(location: &str, retry: RetryPolicy) -> Result<Self, StoreError> {
+        let options = options(location)?;
+        let pool = || SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT).idle_timeout(None).max_lifetime(None);
+        let writer = pool().max_connections(1).connect_with(options.clone()).await?;
+        check_version(&sqlx::query_scalar::<_, String>(statements::VERSION).fetch_one(&writer).await?)?;
+        migrate(&writer).await?;
+        let readers = pool().max_connections(READERS).connect_with(options.pragma("query_only", "ON")).await?;
+        Ok(Self { readers, writer, retry })
+    }
+}
+
+fn options(location: &str) -> Result<SqliteConnectOptions, StoreError> {
+    let options = if location.starts_with("sqlite:") {
+        SqliteConnectOptions::from_str(location)?
+    } else {
+        SqliteConnectOptions::new().filename(location)
+    };
+    if location.contains(":memory:") || location.contains("mode=memory") {
+        let refusal = "a database in memory would lose every job: give a file";
+        return Err(StoreError::Database(sqlx::Error::Configuration(refusal.into())));
+    }
+    // No mmap_size: a failing disk would then be a signal and not an error.
+    Ok(options
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(BUSY_TIMEOUT))
+}
+
+fn check_version(found: &str) -> Result<(), StoreError> {
+    let (needed, numbers) = NEEDED;
+    let parts: Vec<u32> = found.split('.').map_while(|part| part.parse().ok()).collect();
+    if parts.as_slice() >= numbers.as_slice() {
+        return Ok(());
+    }
+    Err(StoreError::OldSqlite { found: found.to_owned(), needed })
+}
+
+async fn migrate(writer: &SqlitePool) -> Result<(), StoreError> {
+    MIGRATIONS.run(writer).await.map_err(|error| match error {
+        MigrateError::VersionMissing(version) => StoreError::NewerDatabase { version },
+        other => StoreError::Migration(other),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_sqlite_with_the_log_reset_fault_is_refused() {
+        for (version, accepted) in
+            [("3.51.2", false), ("3.50.10", false), ("", false), ("3.51.3", true), ("3.52.0", true), ("4.0.0", true)]
+        {
+            assert_eq!(check_version(version).is_ok(), accepted, "{version}");
+        }
+    }
+
+    #[test]
+    fn a_database_in_memory_is_refused() {
+        assert!(options("sqlite::memory:").is_err());
+        assert!(options(":memory:").is_err());
+    }
+}

@@ -1,0 +1,74 @@
+//! From rows to records. What cannot be read is an error that names the job, never a panic.
+
+use std::fmt::Display;
+
+use serde::de::DeserializeOwned;
+use sqlx::{Row, sqlite::SqliteRow};
+
+use crate::{
+    job::{FailureCode, JobSpec, Status},
+    queue::{Beat, Claim, JobError, JobRecord, StoreError, retry::Standing},
+};
+
+fn corrupt(id: &str, what: impl Display) -> StoreError {
+    StoreError::Corrupt { id: id.to_owned(), what: format!("{what}") }
+}
+
+fn from_json<T: DeserializeOwned>(id: &str, column: &str, text: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|error| corrupt(id, format!("{column}: {error}")))
+}
+
+fn attempt(id: &str, row: &SqliteRow) -> Result<u32, StoreError> {
+    u32::try_from(row.try_get::<i64, _>("attempt")?).map_err(|error| corrupt(id, format!("attempt: {error}")))
+}
+
+pub(super) fn status(id: &str, text: &str) -> Result<Status, StoreError> {
+    text.parse().map_err(|error: String| corrupt(id, error))
+}
+
+pub(super) fn record(row: &SqliteRow) -> Result<JobRecord, StoreError> {
+    let id: String = row.try_get("id")?;
+    let progress: Option<String> = row.try_get("progress")?;
+    Ok(JobRecord {
+        id: id.parse().map_err(|error| corrupt(&id, error))?,
+        spec: from_json::<JobSpec>(&id, "spec", row.try_get("spec")?)?,
+        status: status(&id, row.try_get("status")?)?,
+        progress: progress.map(|text| from_json(&id, "progress", &text)).transpose()?,
+        attempt: attempt(&id, row)?,
+        cancel_requested: row.try_get("cancel_requested")?,
+        created_at: row.try_get("created_at")?,
+        started_at: row.try_get("started_at")?,
+        finished_at: row.try_get("finished_at")?,
+        error: error(&id, row)?,
+    })
+}
+
+fn error(id: &str, row: &SqliteRow) -> Result<Option<JobError>, StoreError> {
+    let Some(code) = row.try_get::<Option<String>, _>("error_code")? else { return Ok(None) };
+    let code: FailureCode =
+        serde_json::from_value(code.into()).map_err(|error| corrupt(id, format!("error_code: {error}")))?;
+    let message: Option<String> = row.try_get("error_message")?;
+    Ok(Some(JobError { code, message: message.unwrap_or_default() }))
+}
+
+pub(super) fn claim(row: &SqliteRow) -> Result<Claim, StoreError> {
+    let id: String = row.try_get("id")?;
+    Ok(Claim {
+        id: id.parse().map_err(|error| corrupt(&id, error))?,
+        spec: from_json(&id, "spec", row.try_get("spec")?)?,
+        attempt: attempt(&id, row)?,
+    })
+}
+
+pub(super) fn beat(row: Option<&SqliteRow>) -> Result<Beat, StoreError> {
+    let Some(row) = row else { return Ok(Beat::Lost) };
+    Ok(if row.try_get("cancel_requested")? { Beat::CancelRequested } else { Beat::Owned })
+}
+
+pub(super) fn standing(row: &SqliteRow) -> Result<Standing, StoreError> {
+    Ok(Standing {
+        cancel_requested: row.try_get("cancel_requested")?,
+        retries: row.try_get("retries")?,
+        crashes_in_a_row: row.try_get("crashes_in_a_row")?,
+    })
+}
