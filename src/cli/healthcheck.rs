@@ -12,8 +12,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub async fn healthcheck(listen: &str) -> Result<(), String> {
     let url = format!("http://{}/readyz", reachable(listen));
     let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().map_err(|error| error.to_string())?;
-    let answer = client.get(&url).send().await.map_err(|error| format!("{url}: {error}"))?;
+    let answer = client.get(&url).send().await.map_err(|error| format!("{url}: {}", cause(&error)))?;
     if answer.status().is_success() { Ok(()) } else { Err(format!("{url}: {}", answer.status())) }
+}
+
+/// What is at the bottom of an error: "connection refused" rather than "error sending request".
+fn cause(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), cause)
 }
 
 /// A server that listens on every address is asked on the loopback one.

@@ -25,6 +25,7 @@ use std::{
     ffi::OsString,
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 pub use args::{Cli, Command, LogArgs, MachineArgs, ServeArgs};
@@ -36,6 +37,8 @@ use crate::{checkpoint::HubSettings, pipeline, telemetry, worker};
 /// Variables of the server that a child must not see.
 const SERVER_ONLY: [&str; 5] = ["GRASPD_DATABASE_URL", "DATABASE_URL", "PGPASSWORD", "PGPASSFILE", "GRASPD_LISTEN"];
 const HUB: &str = "https://huggingface.co";
+/// Before the first retry of a request to the hub.
+const HUB_RETRY_DELAY: Duration = Duration::from_secs(1);
 const LISTEN: &str = "127.0.0.1:8080";
 
 /// Where models, texts and everything kept lie.
@@ -58,10 +61,8 @@ pub struct Machine {
 pub struct Server {
     /// `host:port`.
     pub listen: String,
-    /// The queue.
+    /// The queue: a path, or a `sqlite:` URL.
     pub database_url: String,
-    /// Holds the published folders.
-    pub artifacts_dir: PathBuf,
     /// The slots.
     pub worker: worker::Settings,
     /// This machine.
@@ -84,6 +85,7 @@ impl Machine {
                 cache_dir: variable("HF_HUB_CACHE").map_or_else(|| hf_home.join("hub"), PathBuf::from),
                 token: token(args.hf_token.as_deref(), &hf_home),
                 offline: Setting::new("hf-hub-offline", "HF_HUB_OFFLINE", args.hf_hub_offline.as_ref()).boolean()?,
+                retry_delay: HUB_RETRY_DELAY,
             },
             telemetry: log_settings(&args.log)?,
             data_dir,
@@ -126,7 +128,8 @@ impl Server {
     /// [`ConfigError`] names the flag and the variable of a value that cannot be used.
     pub fn read(args: &ServeArgs) -> Result<Self, ConfigError> {
         let machine = Machine::read(&args.machine)?;
-        let database = format!("sqlite:{}", machine.data_dir.join("graspd.db").display());
+        // As a path and not as a URL, where a '?' or '%' in a folder's name would mean something else.
+        let database = machine.data_dir.join("graspd.db").display().to_string();
         let worker = worker::Settings {
             program: std::env::current_exe().map_err(ConfigError::Program)?,
             arguments: vec!["run-job".into()],
@@ -142,7 +145,6 @@ impl Server {
             listen: listen_address(args.listen.as_ref())?,
             database_url: Setting::new("database-url", "GRASPD_DATABASE_URL", args.database_url.as_ref())
                 .database(database)?,
-            artifacts_dir: machine.data_dir.join("artifacts"),
             worker,
             machine,
         })
