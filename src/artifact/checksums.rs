@@ -105,7 +105,9 @@ fn walk(
     for entry in fs::read_dir(folder).map_err(io_error(folder))? {
         let entry = entry.map_err(io_error(folder))?;
         let path = entry.path();
-        let Ok(name) = entry.file_name().into_string() else { return Err(corrupt(&path, "has a name that is not UTF-8")) };
+        let Ok(name) = entry.file_name().into_string() else {
+            return Err(corrupt(&path, "has a name that is not UTF-8"));
+        };
         if entry.file_type().map_err(io_error(&path))?.is_dir() {
             walk(&path, &format!("{prefix}{name}/"), files, folders)?;
         } else {
@@ -164,7 +166,14 @@ mod tests {
 
     #[test]
     fn lines_that_are_no_checksums_are_refused() {
-        for line in ["", "hello", &SUM[1..], &format!("{} a", &SUM.to_uppercase()), &format!("{SUM} a"), "é".repeat(40).as_str()] {
+        for line in [
+            "",
+            "hello",
+            &SUM[1..],
+            &format!("{} a", &SUM.to_uppercase()),
+            &format!("{SUM} a"),
+            "é".repeat(40).as_str(),
+        ] {
             assert!(parse(&format!("{line}\n")).is_err(), "{line}");
         }
         assert!(parse(&format!("{SUM}  a\n{SUM}  a\n")).is_err(), "a name twice");
