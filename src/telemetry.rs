@@ -2,7 +2,7 @@
 
 use std::{fmt, io, str::FromStr};
 
-use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::{EnvFilter, filter::ParseError, fmt::format::FmtSpan, util::TryInitError};
 
 /// How log lines look.
@@ -81,14 +81,14 @@ pub fn install_log(settings: &Settings) -> Result<(), TelemetryError> {
     Ok(())
 }
 
-/// Collects this process's metrics; the handle renders them.
+/// Collects this process's metrics; the handle renders them. `buckets` are the upper bounds of histograms by name.
 ///
 /// # Errors
-/// [`TelemetryError::Metrics`] when called twice.
-pub fn install_metrics() -> Result<PrometheusHandle, TelemetryError> {
-    let handle = PrometheusBuilder::new().install_recorder()?;
-    metrics::describe_gauge!("graspd_slots_busy", "Slots that run a job");
-    metrics::describe_counter!("graspd_attempts_total", "Attempts that ended, by outcome");
-    metrics::describe_histogram!("graspd_attempt_seconds", "How long attempts took, by outcome, in seconds");
-    Ok(handle)
+/// [`TelemetryError::Metrics`] when called twice, or for a histogram without buckets.
+pub fn install_metrics(buckets: &[(&str, &[f64])]) -> Result<PrometheusHandle, TelemetryError> {
+    let mut builder = PrometheusBuilder::new();
+    for (name, bounds) in buckets {
+        builder = builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), bounds)?;
+    }
+    Ok(builder.install_recorder()?)
 }

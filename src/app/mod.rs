@@ -1,5 +1,6 @@
 //! The only file that wires everything: a parsed command line comes in, an exit code goes out.
 
+mod demo;
 mod one_shot;
 mod service;
 mod signals;
@@ -8,17 +9,29 @@ use std::{
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::runtime::Runtime;
 
 pub use one_shot::{OneShotError, compress};
 pub use service::{Service, ServiceError};
 
+use self::signals::Signals;
 use crate::{
-    cli::{self, FAILED, INTERRUPTED, SUCCEEDED},
-    config::{self, Cli, Command, ConfigError, Machine, MachineArgs},
+    cli::{self, Bar, FAILED, INTERRUPTED, NO_ANSWER, SUCCEEDED},
+    config::{self, Cli, Command, ConfigError, Machine, MachineArgs, ServeArgs, Server},
+    http::{
+        self,
+        client::{Client, ClientError},
+    },
     telemetry::{self, TelemetryError},
-    worker::child,
+    worker::{self, child},
 };
+
+/// How long a stopped service waits for file operations under way.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A command could not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -41,9 +54,9 @@ pub enum AppError {
     /// The service.
     #[error(transparent)]
     Service(#[from] ServiceError),
-    /// The HTTP layer is not part of this build.
-    #[error("this build has no HTTP layer")]
-    NoHttp,
+    /// A server did not do what it was asked.
+    #[error(transparent)]
+    Client(#[from] ClientError),
     /// The server on this machine is not ready.
     #[error("not ready: {0}")]
     NotReady(String),
@@ -57,7 +70,11 @@ pub enum AppError {
 
 impl AppError {
     fn exit_code(&self) -> u8 {
-        if matches!(self, Self::OneShot(OneShotError::Cancelled)) { INTERRUPTED } else { FAILED }
+        match self {
+            Self::OneShot(OneShotError::Cancelled) => INTERRUPTED,
+            Self::Client(_) => NO_ANSWER,
+            _ => FAILED,
+        }
     }
 }
 
@@ -78,7 +95,16 @@ fn dispatch(cli: Cli) -> Result<u8, AppError> {
         }
         Command::Compress { machine, device, job } => compress_here(&machine, device, &job),
         Command::Healthcheck { listen } => healthcheck(listen.as_ref()),
-        Command::Serve(_) | Command::Wait { .. } | Command::Openapi | Command::Demo(_) => Err(AppError::NoHttp),
+        Command::Serve(args) => serve(&args),
+        Command::Wait { id, server } => {
+            let client = Client::new(&server)?;
+            Ok(cli::tell(&runtime()?.block_on(cli::follow(&Bar::default(), &client, id))))
+        }
+        Command::Openapi => {
+            write!(io::stdout(), "{}", http::openapi_yaml())?;
+            Ok(SUCCEEDED)
+        }
+        Command::Demo(log) => demo::demo(log),
     }
 }
 
@@ -103,9 +129,35 @@ fn compress_here(machine: &MachineArgs, device: String, job: &cli::compress::Arg
     Ok(SUCCEEDED)
 }
 
+fn serve(args: &ServeArgs) -> Result<u8, AppError> {
+    let server = Server::read(args)?;
+    telemetry::install_log(&server.machine.telemetry)?;
+    let runtime = runtime()?;
+    let served = runtime.block_on(async {
+        let mut signals = Signals::listen()?;
+        let service = Service::start(server, metrics()?).await?;
+        signals.received().await;
+        service.stop().await;
+        Ok(SUCCEEDED)
+    });
+    // A file operation that hangs must not keep a stopped service alive.
+    runtime.shutdown_timeout(FAREWELL);
+    served
+}
+
+fn runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+fn metrics() -> Result<PrometheusHandle, TelemetryError> {
+    telemetry::install_metrics(&[
+        (http::REQUEST_SECONDS, &http::REQUEST_SECONDS_BUCKETS),
+        (worker::ATTEMPT_SECONDS, &worker::ATTEMPT_SECONDS_BUCKETS),
+    ])
+}
+
 fn healthcheck(listen: Option<&String>) -> Result<u8, AppError> {
     let listen = config::listen_address(listen)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(cli::healthcheck(&listen)).map_err(AppError::NotReady)?;
+    runtime()?.block_on(cli::healthcheck(&listen)).map_err(AppError::NotReady)?;
     Ok(SUCCEEDED)
 }
