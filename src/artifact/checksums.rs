@@ -105,7 +105,9 @@ fn walk(
     for entry in fs::read_dir(folder).map_err(io_error(folder))? {
         let entry = entry.map_err(io_error(folder))?;
         let path = entry.path();
-        let Ok(name) = entry.file_name().into_string() else { return Err(corrupt(&path, "has a name that is not UTF-8")) };
+        let Ok(name) = entry.file_name().into_string() else {
+            return Err(corrupt(&path, "has a name that is not UTF-8"));
+        };
         if entry.file_type().map_err(io_error(&path))?.is_dir() {
             walk(&path, &format!("{prefix}{name}/"), files, folders)?;
         } else {
@@ -137,7 +139,8 @@ pub(super) fn sync_folder(path: &Path) -> Result<(), ArtifactError> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(io_error(path))
 }
 
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+/// Bytes in lower-case hexadecimal, as checksums are written.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
 }
@@ -164,7 +167,14 @@ mod tests {
 
     #[test]
     fn lines_that_are_no_checksums_are_refused() {
-        for line in ["", "hello", &SUM[1..], &format!("{} a", &SUM.to_uppercase()), &format!("{SUM} a"), "é".repeat(40).as_str()] {
+        for line in [
+            "",
+            "hello",
+            &SUM[1..],
+            &format!("{} a", &SUM.to_uppercase()),
+            &format!("{SUM} a"),
+            "é".repeat(40).as_str(),
+        ] {
             assert!(parse(&format!("{line}\n")).is_err(), "{line}");
         }
         assert!(parse(&format!("{SUM}  a\n{SUM}  a\n")).is_err(), "a name twice");
