@@ -139,7 +139,8 @@ pub(super) fn sync_folder(path: &Path) -> Result<(), ArtifactError> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(io_error(path))
 }
 
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+/// Bytes in lower-case hexadecimal, as checksums are written.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
 }

@@ -9,6 +9,7 @@ mod disk;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
+pub(crate) use checksums::hexadecimal;
 pub use disk::DiskStore;
 use serde::{Deserialize, Serialize};
 

@@ -1,3 +1,5 @@
+use std::fmt::Write;
+
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
@@ -11,7 +13,7 @@ fn fill(folder: &Path, files: &[(&str, &str)]) {
         let path = folder.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, content).unwrap();
-        sums.push_str(&format!("{}  {name}\n", checksums::hexadecimal(&Sha256::digest(content))));
+        writeln!(sums, "{}  {name}", checksums::hexadecimal(&Sha256::digest(content))).unwrap();
     }
     fs::write(folder.join(checksums::CHECKSUMS), sums).unwrap();
 }
@@ -32,7 +34,7 @@ async fn a_published_folder_is_listed_with_its_subfolders() {
     store.publish(job, 1).await.unwrap();
     let listed = store.list(job).await.unwrap().unwrap();
     let names: Vec<_> = listed.iter().map(|artifact| (artifact.name.as_str(), artifact.bytes)).collect();
-    assert_eq!(names, [("SHA256SUMS", 155), ("report.json", 2), ("sub/weights", 4)]);
+    assert_eq!(names, [("SHA256SUMS", 156), ("report.json", 2), ("sub/weights", 4)]);
     let (path, artifact) = store.locate(job, "sub/weights").await.unwrap().unwrap();
     assert_eq!(fs::read_to_string(path).unwrap(), "0123");
     assert_eq!(artifact, listed[2]);

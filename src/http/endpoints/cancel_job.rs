@@ -1,0 +1,32 @@
+use axum::{Json, extract::State};
+
+use crate::{
+    http::{ApiError, ApiState, JobView, Problem, extract::PathId},
+    queue::Cancellation,
+};
+
+/// Cancels a job.
+///
+/// A queued job is cancelled at once. A running one shows `cancel_requested` until its worker has stopped; should it
+/// have published its folder by then, it succeeds.
+#[utoipa::path(
+    post, path = "/v1/jobs/{id}/cancel", operation_id = "cancel_job", tag = "jobs",
+    params(("id" = String, Path, description = "The job's id")),
+    responses(
+        (status = 200, description = "The job as it now stands", body = JobView),
+        (status = 404, description = "`job_not_found`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`job_already_over`", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "`store_unavailable`", body = Problem, content_type = "application/problem+json"),
+        (status = 507, description = "`disk_full`", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(in crate::http) async fn cancel_job(
+    State(state): State<ApiState>,
+    PathId(id): PathId,
+) -> Result<Json<JobView>, ApiError> {
+    match state.store.cancel(id).await? {
+        Cancellation::Accepted(record) => Ok(Json(record.into())),
+        Cancellation::AlreadyOver(record) => Err(ApiError::JobAlreadyOver(record.status)),
+        Cancellation::Unknown => Err(ApiError::JobNotFound),
+    }
+}

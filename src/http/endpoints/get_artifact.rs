@@ -1,0 +1,35 @@
+use axum::{
+    extract::{Request, State},
+    response::Response,
+};
+
+use crate::http::{ApiError, ApiState, Problem, extract::ArtifactPath, file};
+
+/// Downloads a published file, whole or in a range. HEAD gives its length and its entity tag.
+#[utoipa::path(
+    get, path = "/v1/jobs/{id}/artifacts/{name}", operation_id = "get_artifact", tag = "artifacts",
+    params(
+        ("id" = String, Path, description = "The job's id"),
+        ("name" = String, Path, description = "The file's name; a slash in it may be percent-encoded or not"),
+        ("Range" = Option<String>, Header, description = "One range of bytes"),
+        ("If-None-Match" = Option<String>, Header, description = "Entity tags the client has"),
+    ),
+    responses(
+        (status = 200, description = "The file", body = [u8], content_type = "application/octet-stream",
+            headers(("ETag" = String, description = "The SHA-256 of the file"))),
+        (status = 206, description = "The range", body = [u8], content_type = "application/octet-stream"),
+        (status = 304, description = "The client has it"),
+        (status = 404, description = "`job_not_found` or `artifact_not_found`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`job_not_finished`, or `job_not_succeeded` when it never will", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "`precondition_failed`", body = Problem, content_type = "application/problem+json"),
+        (status = 416, description = "`range_not_satisfiable`", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "`store_unavailable`", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(in crate::http) async fn get_artifact(
+    State(state): State<ApiState>,
+    ArtifactPath { id, name }: ArtifactPath,
+    request: Request,
+) -> Result<Response, ApiError> {
+    file::serve(&state, id, &name, request).await
+}

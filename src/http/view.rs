@@ -1,0 +1,195 @@
+//! What replies look like. The client reads the same types.
+
+use std::collections::BTreeMap;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    artifact::Artifact,
+    clock::UnixMillis,
+    job::{FailureCode, JobId, JobSpec, Progress, Stage, Status, spec::JobBody},
+    queue::{JobRecord, Page},
+};
+
+/// Marks a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum JobObject {
+    /// The only value.
+    Job,
+}
+
+/// Marks a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ListObject {
+    /// The only value.
+    List,
+}
+
+/// A job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Job)]
+pub struct JobView {
+    /// Always `job`.
+    pub object: JobObject,
+    /// A UUID version 7.
+    #[schema(value_type = String, format = "uuid", example = "01890a5d-ac96-774b-bcce-b302099a8057")]
+    pub id: JobId,
+    /// Where it stands.
+    pub status: Status,
+    /// What it is doing, or did last.
+    pub stage: Option<Stage>,
+    /// How far that stage is.
+    pub progress: Option<ProgressView>,
+    /// When it was submitted, in seconds since 1970-01-01T00:00:00Z.
+    #[schema(example = 1_789_000_000)]
+    pub created_at: i64,
+    /// When it was first started.
+    pub started_at: Option<i64>,
+    /// When it succeeded, failed or was cancelled.
+    pub finished_at: Option<i64>,
+    /// How often it was started.
+    pub attempt: u32,
+    /// Whether it runs and was asked to stop.
+    pub cancel_requested: bool,
+    /// Why it failed.
+    pub error: Option<ErrorView>,
+    /// What it was asked to do, with every default filled in.
+    #[schema(value_type = JobBody)]
+    pub spec: JobSpec,
+    /// The labels it was submitted with.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// How far a stage is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = StageProgress, example = json!({"done": 12, "total": 32, "layer": 21, "part": "mlp"}))]
+pub struct ProgressView {
+    /// Units finished.
+    pub done: u64,
+    /// Units in the whole stage.
+    pub total: u64,
+    /// The layer at work, where a stage goes layer by layer.
+    pub layer: Option<usize>,
+    /// What inside the layer or the stage is at work.
+    pub part: Option<String>,
+}
+
+/// Why a job failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = JobError)]
+pub struct ErrorView {
+    /// Stable code.
+    pub code: FailureCode,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+/// One page of jobs, newest first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct JobList {
+    /// Always `list`.
+    pub object: ListObject,
+    /// The jobs.
+    pub data: Vec<JobView>,
+    /// Whether there are more: ask again with `after` set to the last id.
+    pub has_more: bool,
+}
+
+/// A published file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Artifact)]
+pub struct ArtifactView {
+    /// Path inside the job's folder.
+    #[schema(example = "model.safetensors")]
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// SHA-256 of its content, in lower-case hexadecimal; also its `ETag`.
+    pub sha256: String,
+    /// Where it is, relative to the server.
+    #[schema(example = "/v1/jobs/01890a5d-ac96-774b-bcce-b302099a8057/artifacts/model.safetensors")]
+    pub url: String,
+}
+
+/// All published files of a job; empty until it has succeeded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ArtifactList {
+    /// Always `list`.
+    pub object: ListObject,
+    /// The files, by name.
+    pub data: Vec<ArtifactView>,
+    /// Always false.
+    pub has_more: bool,
+}
+
+/// Which graspd this is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Version)]
+pub struct VersionView {
+    /// Always `graspd`.
+    pub name: String,
+    /// Its version.
+    #[schema(example = "0.1.0")]
+    pub version: String,
+}
+
+const fn seconds(millis: UnixMillis) -> i64 {
+    millis.div_euclid(1000)
+}
+
+impl From<JobRecord> for JobView {
+    fn from(record: JobRecord) -> Self {
+        Self {
+            object: JobObject::Job,
+            id: record.id,
+            status: record.status,
+            stage: record.progress.as_ref().map(|progress| progress.stage),
+            progress: record.progress.map(ProgressView::from),
+            created_at: seconds(record.created_at),
+            started_at: record.started_at.map(seconds),
+            finished_at: record.finished_at.map(seconds),
+            attempt: record.attempt,
+            cancel_requested: record.cancel_requested,
+            error: record.error.map(|error| ErrorView { code: error.code, message: error.message }),
+            metadata: record.spec.metadata.clone(),
+            spec: record.spec,
+        }
+    }
+}
+
+impl From<Progress> for ProgressView {
+    fn from(progress: Progress) -> Self {
+        Self { done: progress.done, total: progress.total, layer: progress.layer, part: progress.part }
+    }
+}
+
+impl From<Page> for JobList {
+    fn from(page: Page) -> Self {
+        let data = page.jobs.into_iter().map(JobView::from).collect();
+        Self { object: ListObject::List, data, has_more: page.has_more }
+    }
+}
+
+/// What stays as it is in a path, beside letters and digits.
+const IN_A_PATH: AsciiSet = NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// The path of a published file, relative to the server.
+pub(super) fn artifact_path(job: JobId, name: &str) -> String {
+    format!("/v1/jobs/{job}/artifacts/{}", utf8_percent_encode(name, &IN_A_PATH))
+}
+
+impl ArtifactList {
+    pub(super) fn new(job: JobId, artifacts: Vec<Artifact>) -> Self {
+        let view = |artifact: Artifact| ArtifactView {
+            url: artifact_path(job, &artifact.name),
+            name: artifact.name,
+            bytes: artifact.bytes,
+            sha256: artifact.sha256,
+        };
+        Self { object: ListObject::List, data: artifacts.into_iter().map(view).collect(), has_more: false }
+    }
+}
