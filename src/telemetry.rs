@@ -76,7 +76,7 @@ pub fn install_log(settings: &Settings) -> Result<(), TelemetryError> {
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_span_events(FmtSpan::NONE);
     match settings.format {
         LogFormat::Text => lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).finish().try_init()?,
-        LogFormat::Json => lines.json().flatten_event(true).finish().try_init()?,
+        LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).finish().try_init()?,
     }
     Ok(())
 }

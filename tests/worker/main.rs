@@ -224,7 +224,7 @@ fn is_alive(bench: &Bench) -> bool {
 /// Claims the job as another server would, once its lease has lapsed.
 async fn claim_elsewhere(bench: &Bench) -> Claim {
     loop {
-        if let Some(claim) = bench.store.inner.claim("elsewhere", Duration::from_secs(60)).await.unwrap() {
+        if let Some(claim) = bench.store.inner.claim("elsewhere", Duration::from_mins(1)).await.unwrap() {
             return claim;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
