@@ -90,5 +90,9 @@ pub fn install_metrics(buckets: &[(&str, &[f64])]) -> Result<PrometheusHandle, T
     for (name, bounds) in buckets {
         builder = builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), bounds)?;
     }
-    Ok(builder.install_recorder()?)
+    let handle = builder.install_recorder()?;
+    metrics::describe_gauge!("graspd_slots_busy", "Slots that run a job");
+    metrics::describe_counter!("graspd_attempts_total", "Attempts that ended, by outcome");
+    metrics::describe_histogram!("graspd_attempt_seconds", "How long attempts took, by outcome, in seconds");
+    Ok(handle)
 }

@@ -3,6 +3,7 @@
 use std::{
     io::{self, Write},
     path::Path,
+    time::Instant,
 };
 
 use super::{AppError, Service, metrics, runtime};
@@ -36,6 +37,7 @@ fn settings(data: &Path, log: LogArgs) -> ServeArgs {
 }
 
 async fn submit_and_show(service: &Service, data: &Path) -> Result<u8, AppError> {
+    let begin = Instant::now();
     let client = Client::new(&format!("http://{}", service.address()))?;
     let id = client.submit(&cli::demo::job()).await?.id;
     writeln!(io::stderr(), "graspd listens on http://{} and has taken job {id}", service.address())?;
@@ -43,7 +45,13 @@ async fn submit_and_show(service: &Service, data: &Path) -> Result<u8, AppError>
     if ending == Ending::Succeeded {
         let report = client.report(id).await?;
         let folder = service.folder(id).await.unwrap_or_default();
-        write!(io::stdout(), "\n{}{}", cli::summary(&report), cli::demo::farewell(&folder, data))?;
+        let seconds = begin.elapsed().as_secs_f64();
+        let text = format!(
+            "\n{}in all     {seconds:.1} s, from submission to the published checkpoint\n{}",
+            cli::summary(&report),
+            cli::demo::farewell(&folder, data)
+        );
+        cli::print(&text)?;
     }
     Ok(cli::tell(&ending))
 }

@@ -5,12 +5,7 @@ mod one_shot;
 mod service;
 mod signals;
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-    process::ExitCode,
-    time::Duration,
-};
+use std::{io, path::PathBuf, process::ExitCode, time::Duration};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::runtime::Runtime;
@@ -81,8 +76,7 @@ impl AppError {
 /// Does what the command line says.
 pub fn run(cli: Cli) -> ExitCode {
     ExitCode::from(dispatch(cli).unwrap_or_else(|error| {
-        // Nobody may be reading; the exit code is left.
-        let _ = writeln!(io::stderr(), "graspd: {error}");
+        cli::complain(&error.to_string());
         error.exit_code()
     }))
 }
@@ -101,7 +95,7 @@ fn dispatch(cli: Cli) -> Result<u8, AppError> {
             Ok(cli::tell(&runtime()?.block_on(cli::follow(&Bar::default(), &client, id))))
         }
         Command::Openapi => {
-            write!(io::stdout(), "{}", http::openapi_yaml())?;
+            cli::print(&http::openapi_yaml())?;
             Ok(SUCCEEDED)
         }
         Command::Demo(log) => demo::demo(log),
@@ -120,12 +114,11 @@ fn compress_here(machine: &MachineArgs, device: String, job: &cli::compress::Arg
     let settings = Machine::read(machine)?;
     telemetry::install_log(&config::log_settings_of_a_tool(&machine.log)?)?;
     let report = compress(&spec, &settings.pipeline(device), &job.out, signals::flag()?)?;
-    let mut output = io::stdout().lock();
-    if job.json {
-        writeln!(output, "{}", serde_json::to_string_pretty(&report)?)?;
+    cli::print(&if job.json {
+        format!("{}\n", serde_json::to_string_pretty(&report)?)
     } else {
-        writeln!(output, "{}checkpoint {}", cli::summary(&report), job.out.display())?;
-    }
+        format!("{}checkpoint {}\n", cli::summary(&report), job.out.display())
+    })?;
     Ok(SUCCEEDED)
 }
 

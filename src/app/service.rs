@@ -9,7 +9,7 @@ use crate::{
     artifact::{ArtifactError, ArtifactStore, DiskStore},
     checkpoint,
     clock::RandomIds,
-    config::Server,
+    config::{Machine, Server},
     http::{self, ApiState, Draining},
     job::JobId,
     model::open_device,
@@ -39,9 +39,11 @@ pub enum ServiceError {
     /// A device is not there.
     #[error("{0} (GRASPD_DEVICES, --devices)")]
     Device(checkpoint::Error),
-    /// The data folder cannot be made.
-    #[error("{path} (GRASPD_DATA_DIR, --data-dir): {source}")]
-    DataFolder {
+    /// A folder of the service cannot be made.
+    #[error("{path} ({setting}): {source}")]
+    Folder {
+        /// Which setting names it.
+        setting: &'static str,
         /// The folder.
         path: PathBuf,
         /// Why not.
@@ -77,8 +79,8 @@ impl Service {
         for device in &server.worker.devices {
             open_device(device).map_err(ServiceError::Device)?;
         }
+        make_folders(&server.machine)?;
         let data = &server.machine.data_dir;
-        std::fs::create_dir_all(data).map_err(|source| ServiceError::DataFolder { path: data.clone(), source })?;
         let store = Arc::new(SqliteStore::open(&server.database_url, RetryPolicy::default()).await?);
         let artifacts: Arc<dyn ArtifactStore> = Arc::new(DiskStore::open(data)?);
         let refused = |source| ServiceError::Listen { address: server.listen.clone(), source };
@@ -133,6 +135,21 @@ impl Service {
         self.upkeep.abort();
         self.store.close().await;
     }
+}
+
+/// Makes the folders that users put models and texts in, so that they find them.
+fn make_folders(machine: &Machine) -> Result<(), ServiceError> {
+    for (path, setting) in [
+        (&machine.data_dir, "GRASPD_DATA_DIR, --data-dir"),
+        (&machine.models_dir, "GRASPD_MODELS_DIR, --models-dir"),
+        (&machine.datasets_dir, "GRASPD_DATASETS_DIR, --datasets-dir"),
+    ] {
+        if !path.is_dir() {
+            let refused = |source| ServiceError::Folder { setting, path: path.clone(), source };
+            std::fs::create_dir_all(path).map_err(refused)?;
+        }
+    }
+    Ok(())
 }
 
 async fn told(mut stop: watch::Receiver<bool>) {

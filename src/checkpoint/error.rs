@@ -11,7 +11,7 @@ pub enum Error {
     /// A text does not exist, or not in the split that is asked for.
     #[error("{0}")]
     DatasetNotFound(String),
-    /// A text cannot be read or is too short.
+    /// A text cannot be read or holds nothing.
     #[error("{0}")]
     InvalidDataset(String),
     /// A file is missing, truncated, inconsistent or holds what it must not.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 pub use checksums::{CHECKSUMS_FILE, write_checksums};
 pub use error::Error;
-pub use hub::{HubSettings, ObserveFiles, fetch_dataset_file, fetch_model};
+pub use hub::{HubSettings, ObserveDownload, fetch_dataset_file, fetch_model};
 pub use local::{find_below, resolve_local};
 pub use weights::{TensorEntry, Weights, narrow, round_to};
 pub use writer::{LARGEST_SHARD, Pending, write_safetensors};
@@ -35,7 +35,7 @@ pub fn resolve(
     source: &ModelSource,
     models_dir: &Path,
     hub: &HubSettings,
-    observe: ObserveFiles<'_>,
+    observe: ObserveDownload<'_>,
 ) -> Result<Snapshot, Error> {
     match source {
         ModelSource::Local { name } => resolve_local(models_dir, name),

@@ -1,5 +1,7 @@
 //! The subcommands that talk to people: parse, call, print. What they call is handed to them by [`crate::app`].
 
+use std::io::{self, Write as _};
+
 mod bar;
 pub mod compress;
 pub mod demo;
@@ -22,3 +24,17 @@ pub const CANCELLED: u8 = 2;
 pub const NO_ANSWER: u8 = 3;
 /// Ended by Ctrl-C, as shells count it.
 pub const INTERRUPTED: u8 = 130;
+
+/// Prints to standard output.
+///
+/// # Errors
+/// What the system says, a closed pipe included.
+pub fn print(text: &str) -> io::Result<()> {
+    io::stdout().lock().write_all(text.as_bytes())
+}
+
+/// Says on standard error what went wrong.
+pub fn complain(text: &str) {
+    // Nobody may be reading; the exit code is left.
+    let _ = writeln!(io::stderr(), "graspd: {text}");
+}

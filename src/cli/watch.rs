@@ -1,10 +1,6 @@
 //! Following a job of a server until it is over.
 
-use std::{
-    fmt::Display,
-    io::{self, Write},
-    time::Duration,
-};
+use std::{fmt::Display, time::Duration};
 
 use super::{Bar, CANCELLED, FAILED, NO_ANSWER, SUCCEEDED};
 use crate::{
@@ -105,8 +101,7 @@ pub fn tell(ending: &Ending) -> u8 {
         Ending::Cancelled => "the job was cancelled".to_owned(),
         Ending::NoAnswer(why) => why.clone(),
     };
-    // Nobody may be reading; the exit code says the same.
-    let _ = writeln!(io::stderr(), "graspd: {text}");
+    super::complain(&text);
     ending.exit_code()
 }
 

@@ -38,7 +38,7 @@ use crate::{checkpoint::HubSettings, pipeline, telemetry, worker};
 const SERVER_ONLY: [&str; 5] = ["GRASPD_DATABASE_URL", "DATABASE_URL", "PGPASSWORD", "PGPASSFILE", "GRASPD_LISTEN"];
 const HUB: &str = "https://huggingface.co";
 /// Before the first retry of a request to the hub.
-const HUB_RETRY_DELAY: Duration = Duration::from_secs(1);
+const HUB_RETRY_DELAY: Duration = Duration::from_secs(2);
 const LISTEN: &str = "127.0.0.1:8080";
 
 /// Where models, texts and everything kept lie.

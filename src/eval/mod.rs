@@ -2,7 +2,6 @@
 
 mod datasets;
 mod perplexity;
-mod remote;
 mod windows;
 
 pub use datasets::{load_evaluation_text, load_text};

@@ -2,4 +2,5 @@
 //! where it matters, and whole jobs through the pipeline's front door.
 
 mod golden;
+mod jobs;
 mod support;
