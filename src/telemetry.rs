@@ -51,9 +51,6 @@ pub struct Settings {
     pub filter: String,
 }
 
-/// Upper bounds of the histogram buckets: from a quick reply to a job of an hour.
-const SECONDS: [f64; 12] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 60.0, 600.0, 3600.0];
-
 /// Telemetry could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
@@ -79,18 +76,21 @@ pub fn install_log(settings: &Settings) -> Result<(), TelemetryError> {
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_span_events(FmtSpan::NONE);
     match settings.format {
         LogFormat::Text => lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).finish().try_init()?,
-        LogFormat::Json => lines.json().flatten_event(true).finish().try_init()?,
+        LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).finish().try_init()?,
     }
     Ok(())
 }
 
-/// Collects this process's metrics; the handle renders them.
+/// Collects this process's metrics; the handle renders them. `buckets` are the upper bounds of histograms by name.
 ///
 /// # Errors
-/// [`TelemetryError::Metrics`] when called twice.
-pub fn install_metrics() -> Result<PrometheusHandle, TelemetryError> {
-    let buckets = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?;
-    let handle = buckets.install_recorder()?;
+/// [`TelemetryError::Metrics`] when called twice, or for a histogram without buckets.
+pub fn install_metrics(buckets: &[(&str, &[f64])]) -> Result<PrometheusHandle, TelemetryError> {
+    let mut builder = PrometheusBuilder::new();
+    for (name, bounds) in buckets {
+        builder = builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), bounds)?;
+    }
+    let handle = builder.install_recorder()?;
     metrics::describe_gauge!("graspd_slots_busy", "Slots that run a job");
     metrics::describe_counter!("graspd_attempts_total", "Attempts that ended, by outcome");
     metrics::describe_histogram!("graspd_attempt_seconds", "How long attempts took, by outcome, in seconds");

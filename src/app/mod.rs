@@ -1,28 +1,32 @@
 //! The only file that wires everything: a parsed command line comes in, an exit code goes out.
 
+mod demo;
 mod one_shot;
-mod serve;
 mod service;
 mod signals;
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{io, path::PathBuf, process::ExitCode, time::Duration};
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::runtime::Runtime;
 
 pub use one_shot::{OneShotError, compress};
 pub use service::{Service, ServiceError};
 
+use self::signals::Signals;
 use crate::{
-    artifact::ArtifactError,
-    cli::{self, FAILED, INTERRUPTED, SUCCEEDED},
-    config::{self, Cli, Command, ConfigError, Machine, MachineArgs},
-    http::{self, client::ClientError},
-    queue::StoreError,
+    cli::{self, Bar, FAILED, INTERRUPTED, NO_ANSWER, SUCCEEDED},
+    config::{self, Cli, Command, ConfigError, Machine, MachineArgs, ServeArgs, Server},
+    http::{
+        self,
+        client::{Client, ClientError},
+    },
     telemetry::{self, TelemetryError},
-    worker::child,
+    worker::{self, child},
 };
+
+/// How long a stopped service waits for file operations under way.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A command could not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -45,24 +49,9 @@ pub enum AppError {
     /// The service.
     #[error(transparent)]
     Service(#[from] ServiceError),
-    /// The queue.
+    /// A server did not do what it was asked.
     #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The published folders.
-    #[error(transparent)]
-    Artifacts(#[from] ArtifactError),
-    /// A server.
-    #[error(transparent)]
-    Client(Box<ClientError>),
-    /// A folder of the service.
-    #[error("{}: {source}", path.display())]
-    Folder {
-        /// Which.
-        path: PathBuf,
-        /// Why it cannot be made.
-        #[source]
-        source: io::Error,
-    },
+    Client(#[from] ClientError),
     /// The server on this machine is not ready.
     #[error("not ready: {0}")]
     NotReady(String),
@@ -78,7 +67,7 @@ impl AppError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::OneShot(OneShotError::Cancelled) => INTERRUPTED,
-            Self::Client(_) => cli::NO_ANSWER,
+            Self::Client(_) => NO_ANSWER,
             _ => FAILED,
         }
     }
@@ -87,8 +76,7 @@ impl AppError {
 /// Does what the command line says.
 pub fn run(cli: Cli) -> ExitCode {
     ExitCode::from(dispatch(cli).unwrap_or_else(|error| {
-        // Nobody may be reading; the exit code is left.
-        let _ = writeln!(io::stderr(), "graspd: {error}");
+        cli::complain(&error.to_string());
         error.exit_code()
     }))
 }
@@ -101,13 +89,16 @@ fn dispatch(cli: Cli) -> Result<u8, AppError> {
         }
         Command::Compress { machine, device, job } => compress_here(&machine, device, &job),
         Command::Healthcheck { listen } => healthcheck(listen.as_ref()),
-        Command::Serve(args) => serve::serve(&args),
-        Command::Wait { id, server } => serve::wait(&server, id),
+        Command::Serve(args) => serve(&args),
+        Command::Wait { id, server } => {
+            let client = Client::new(&server)?;
+            Ok(cli::tell(&runtime()?.block_on(cli::follow(&Bar::default(), &client, id))))
+        }
         Command::Openapi => {
             cli::print(&http::openapi_yaml())?;
             Ok(SUCCEEDED)
         }
-        Command::Demo(log) => serve::demo(&log),
+        Command::Demo(log) => demo::demo(log),
     }
 }
 
@@ -123,18 +114,43 @@ fn compress_here(machine: &MachineArgs, device: String, job: &cli::compress::Arg
     let settings = Machine::read(machine)?;
     telemetry::install_log(&config::log_settings_of_a_tool(&machine.log)?)?;
     let report = compress(&spec, &settings.pipeline(device), &job.out, signals::flag()?)?;
-    let mut output = io::stdout().lock();
-    if job.json {
-        writeln!(output, "{}", serde_json::to_string_pretty(&report)?)?;
+    cli::print(&if job.json {
+        format!("{}\n", serde_json::to_string_pretty(&report)?)
     } else {
-        writeln!(output, "{}checkpoint {}", cli::summary(&report), job.out.display())?;
-    }
+        format!("{}checkpoint {}\n", cli::summary(&report), job.out.display())
+    })?;
     Ok(SUCCEEDED)
+}
+
+fn serve(args: &ServeArgs) -> Result<u8, AppError> {
+    let server = Server::read(args)?;
+    telemetry::install_log(&server.machine.telemetry)?;
+    let runtime = runtime()?;
+    let served = runtime.block_on(async {
+        let mut signals = Signals::listen()?;
+        let service = Service::start(server, metrics()?).await?;
+        signals.received().await;
+        service.stop().await;
+        Ok(SUCCEEDED)
+    });
+    // A file operation that hangs must not keep a stopped service alive.
+    runtime.shutdown_timeout(FAREWELL);
+    served
+}
+
+fn runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+fn metrics() -> Result<PrometheusHandle, TelemetryError> {
+    telemetry::install_metrics(&[
+        (http::REQUEST_SECONDS, &http::REQUEST_SECONDS_BUCKETS),
+        (worker::ATTEMPT_SECONDS, &worker::ATTEMPT_SECONDS_BUCKETS),
+    ])
 }
 
 fn healthcheck(listen: Option<&String>) -> Result<u8, AppError> {
     let listen = config::listen_address(listen)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(cli::healthcheck(&listen)).map_err(AppError::NotReady)?;
+    runtime()?.block_on(cli::healthcheck(&listen)).map_err(AppError::NotReady)?;
     Ok(SUCCEEDED)
 }

@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     cli::Bar,
-    job::{Failure, JobSpec, Progress, Report},
+    job::{Decision, Failure, JobSpec, Progress, Report},
     pipeline,
 };
 
@@ -52,7 +52,7 @@ fn folder_error(path: &Path) -> impl FnOnce(io::Error) -> OneShotError {
 /// Runs `spec` and leaves the finished checkpoint in `out`; `cancelled` ends it at the next boundary.
 ///
 /// # Errors
-/// [`OneShotError`]; `out` is then as it was, and checkpoints wait beside it for the next run.
+/// [`OneShotError`]; `out` is then as it was, and where another run may succeed checkpoints wait beside it.
 pub fn compress(
     spec: &JobSpec,
     settings: &pipeline::Settings,
@@ -64,9 +64,17 @@ pub fn compress(
     let context = pipeline::Context { work: &place.work, output: &place.output, settings, observer: &observer };
     let result = pipeline::run(spec, &context);
     observer.bar.end();
-    let report = result.map_err(|error| error.failure().map_or(OneShotError::Cancelled, OneShotError::Failed))?;
-    place.finish()?;
-    Ok(report)
+    match result.map_err(|error| error.failure()) {
+        Ok(report) => place.finish().map(|()| report),
+        Err(None) => Err(OneShotError::Cancelled),
+        Err(Some(failure)) => {
+            if failure.decision == Decision::GiveUp {
+                // The same job would fail the same way: nothing to go on from.
+                remove(&place.aside)?;
+            }
+            Err(OneShotError::Failed(failure))
+        }
+    }
 }
 
 struct Drawn {

@@ -1,13 +1,28 @@
 //! The running service: what answers requests and what runs jobs, started and stopped together.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
 
-use crate::{artifact::ArtifactStore, model::open_device, queue::JobStore, worker};
+use crate::{
+    artifact::{ArtifactError, ArtifactStore, DiskStore},
+    checkpoint,
+    clock::RandomIds,
+    config::{Machine, Server},
+    http::{self, ApiState, Draining},
+    job::JobId,
+    model::open_device,
+    queue::{JobStore, RetryPolicy, SqliteStore, StoreError},
+    worker,
+};
 
 /// How long a stopping service waits for requests and children; service managers kill after 30 s.
 const DRAIN: Duration = Duration::from_secs(28);
+/// Between two rounds of folding measurements together, so that they do not pile up when nobody asks for them.
+const UPKEEP: Duration = Duration::from_secs(5);
+/// A file that every published folder holds.
+const REPORT: &str = "report.json";
 
 /// The service did not start.
 #[derive(Debug, thiserror::Error)]
@@ -19,50 +34,80 @@ pub enum ServiceError {
         address: String,
         /// Why not.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A device is not there.
     #[error("{0} (GRASPD_DEVICES, --devices)")]
-    Device(crate::checkpoint::Error),
+    Device(checkpoint::Error),
+    /// A folder of the service cannot be made.
+    #[error("{path} ({setting}): {source}")]
+    Folder {
+        /// Which setting names it.
+        setting: &'static str,
+        /// The folder.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The queue cannot be opened.
+    #[error("the queue (GRASPD_DATABASE_URL, --database-url): {0}")]
+    Queue(#[from] StoreError),
+    /// The published folders cannot be kept.
+    #[error("the published folders (GRASPD_DATA_DIR, --data-dir): {0}")]
+    Artifacts(#[from] ArtifactError),
 }
 
-/// A service at work. Dropped without [`Service::stop`], it goes on until its runtime ends.
+/// A service at work.
 pub struct Service {
     address: SocketAddr,
+    artifacts: Arc<dyn ArtifactStore>,
+    store: Arc<SqliteStore>,
+    draining: Draining,
     stopping: watch::Sender<bool>,
     talking: JoinHandle<()>,
     running: JoinHandle<()>,
+    upkeep: JoinHandle<()>,
 }
 
 impl Service {
-    /// Starts the slots, and `talk` on a socket bound to `listen`; `talk` ends its last request when the flag turns
-    /// true, and answers "not ready" from then on.
+    /// Opens what is kept, listens, and starts the slots.
     ///
     /// # Errors
-    /// [`ServiceError`] when the address or a device cannot be used.
-    pub async fn start<F>(
-        listen: &str,
-        slots: worker::Settings,
-        store: Arc<dyn JobStore>,
-        artifacts: Arc<dyn ArtifactStore>,
-        talk: impl FnOnce(TcpListener, watch::Receiver<bool>) -> F,
-    ) -> Result<Self, ServiceError>
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        for device in &slots.devices {
+    /// [`ServiceError`] names the setting that cannot be used.
+    pub async fn start(server: Server, metrics: PrometheusHandle) -> Result<Self, ServiceError> {
+        for device in &server.worker.devices {
             open_device(device).map_err(ServiceError::Device)?;
         }
-        let refused = |source| ServiceError::Listen { address: listen.to_owned(), source };
-        let listener = TcpListener::bind(listen).await.map_err(refused)?;
+        make_folders(&server.machine)?;
+        let data = &server.machine.data_dir;
+        let store = Arc::new(SqliteStore::open(&server.database_url, RetryPolicy::default()).await?);
+        let artifacts: Arc<dyn ArtifactStore> = Arc::new(DiskStore::open(data)?);
+        let refused = |source| ServiceError::Listen { address: server.listen.clone(), source };
+        let listener = TcpListener::bind(&server.listen).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
+        let draining = Draining::default();
+        let state = ApiState {
+            store: Arc::clone(&store) as Arc<dyn JobStore>,
+            artifacts: Arc::clone(&artifacts),
+            ids: Arc::new(RandomIds),
+            metrics: metrics.clone(),
+            draining: draining.clone(),
+        };
         let (stopping, stop) = watch::channel(false);
-        tracing::info!(%address, devices = ?slots.devices, slots = slots.slots_per_device, "graspd is listening");
+        let slots = server.worker.devices.len() * server.worker.slots_per_device;
+        tracing::info!(%address, slots, data = %data.display(), "graspd is listening");
+        let talking = http::server::serve(listener, http::router(state), told(stop.clone()));
+        let running = worker::run(server.worker, Arc::clone(&store) as Arc<dyn JobStore>, Arc::clone(&artifacts), stop);
         Ok(Self {
             address,
-            talking: tokio::spawn(talk(listener, stop.clone())),
-            running: tokio::spawn(worker::run(slots, store, artifacts, stop)),
+            artifacts,
+            store,
+            draining,
             stopping,
+            talking: tokio::spawn(talking),
+            running: tokio::spawn(running),
+            upkeep: tokio::spawn(keep_up(metrics)),
         })
     }
 
@@ -71,8 +116,15 @@ impl Service {
         self.address
     }
 
+    /// Where a job's published folder lies on this machine.
+    pub async fn folder(&self, id: JobId) -> Option<PathBuf> {
+        let (path, _) = self.artifacts.locate(id, REPORT).await.ok().flatten()?;
+        path.parent().map(PathBuf::from)
+    }
+
     /// Finishes requests, stops children at a checkpoint, gives their jobs back, and returns.
     pub async fn stop(self) {
+        self.draining.start();
         self.stopping.send_replace(true);
         let both = async { tokio::join!(self.talking, self.running) };
         match timeout(DRAIN, both).await {
@@ -80,5 +132,35 @@ impl Service {
             Ok((talking, running)) => tracing::error!(?talking, ?running, "a part of the service broke off"),
             Err(_) => tracing::warn!(seconds = DRAIN.as_secs(), "stopped without waiting any longer"),
         }
+        self.upkeep.abort();
+        self.store.close().await;
+    }
+}
+
+/// Makes the folders that users put models and texts in, so that they find them.
+fn make_folders(machine: &Machine) -> Result<(), ServiceError> {
+    for (path, setting) in [
+        (&machine.data_dir, "GRASPD_DATA_DIR, --data-dir"),
+        (&machine.models_dir, "GRASPD_MODELS_DIR, --models-dir"),
+        (&machine.datasets_dir, "GRASPD_DATASETS_DIR, --datasets-dir"),
+    ] {
+        if !path.is_dir() {
+            let refused = |source| ServiceError::Folder { setting, path: path.clone(), source };
+            std::fs::create_dir_all(path).map_err(refused)?;
+        }
+    }
+    Ok(())
+}
+
+async fn told(mut stop: watch::Receiver<bool>) {
+    // An error means that the service is gone, which is as good as told.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+async fn keep_up(metrics: PrometheusHandle) {
+    let mut rounds = tokio::time::interval(UPKEEP);
+    loop {
+        rounds.tick().await;
+        metrics.run_upkeep();
     }
 }

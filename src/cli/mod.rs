@@ -12,7 +12,7 @@ mod watch;
 pub use bar::Bar;
 pub use healthcheck::healthcheck;
 pub use table::summary;
-pub use watch::{Ending, LOOK, Sight, Unseen, watch};
+pub use watch::{Ending, follow, tell};
 
 /// Everything went well.
 pub const SUCCEEDED: u8 = 0;
@@ -20,7 +20,7 @@ pub const SUCCEEDED: u8 = 0;
 pub const FAILED: u8 = 1;
 /// The job was cancelled.
 pub const CANCELLED: u8 = 2;
-/// No answer, or not one of graspd's.
+/// No answer, not one of graspd's, or a command line that cannot be used.
 pub const NO_ANSWER: u8 = 3;
 /// Ended by Ctrl-C, as shells count it.
 pub const INTERRUPTED: u8 = 130;

@@ -3,27 +3,33 @@
 use std::{fmt::Display, time::Duration};
 
 use super::{Bar, CANCELLED, FAILED, NO_ANSWER, SUCCEEDED};
-use crate::job::{Progress, Status};
+use crate::{
+    http::{
+        JobView,
+        client::{Client, ClientError},
+    },
+    job::{JobId, Progress, Status},
+};
 
-/// Between two looks at a job, for people.
-pub const LOOK: Duration = Duration::from_millis(500);
+/// Between two looks at a job.
+const LOOK: Duration = Duration::from_millis(500);
 /// Looks in a row without an answer before waiting ends: a server that restarts is waited for.
 const UNANSWERED: u32 = 20;
 
 /// What a look at a job shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sight {
+struct Sight {
     /// Where the job stands.
-    pub status: Status,
+    status: Status,
     /// How far it is.
-    pub progress: Option<Progress>,
+    progress: Option<Progress>,
     /// Why it failed, as code and message.
-    pub error: Option<(String, String)>,
+    error: Option<(String, String)>,
 }
 
 /// Why a look failed.
 #[derive(Debug)]
-pub enum Unseen<E> {
+enum Unseen<E> {
     /// It may work the next time: no connection, a server that is starting or stopping.
     Passing(E),
     /// It will not: no such job, not graspd.
@@ -55,8 +61,52 @@ impl Ending {
     }
 }
 
+/// Follows a job of a server to its end.
+pub async fn follow(bar: &Bar, client: &Client, id: JobId) -> Ending {
+    watch(bar, LOOK, async || match client.get(id).await {
+        Ok(job) => Ok(Sight::from(job)),
+        Err(error) if may_pass(&error) => Err(Unseen::Passing(error)),
+        Err(error) => Err(Unseen::Final(error)),
+    })
+    .await
+}
+
+/// Whether the next look may do better: the server is away, starting or stopping.
+fn may_pass(error: &ClientError) -> bool {
+    match error {
+        ClientError::Unreachable { .. } => true,
+        ClientError::Problem(problem) => problem.status >= 500,
+        ClientError::Unexpected { status, .. } => *status >= 500,
+        ClientError::InvalidUrl { .. } | ClientError::Io { .. } | ClientError::Damaged { .. } => false,
+    }
+}
+
+impl From<JobView> for Sight {
+    fn from(job: JobView) -> Self {
+        let progress = job.stage.zip(job.progress).map(|(stage, progress)| Progress {
+            layer: progress.layer,
+            part: progress.part,
+            ..Progress::new(stage, progress.done, progress.total)
+        });
+        let error = job.error.map(|error| (error.code.as_str().to_owned(), error.message));
+        Self { status: job.status, progress, error }
+    }
+}
+
+/// Says on standard error how a job ended, unless it went well, and gives the exit code.
+pub fn tell(ending: &Ending) -> u8 {
+    let text = match ending {
+        Ending::Succeeded => return SUCCEEDED,
+        Ending::Failed(why) => format!("the job failed: {why}"),
+        Ending::Cancelled => "the job was cancelled".to_owned(),
+        Ending::NoAnswer(why) => why.clone(),
+    };
+    super::complain(&text);
+    ending.exit_code()
+}
+
 /// Looks every `pause`, draws what it sees, and returns when the job is over or cannot be seen.
-pub async fn watch<E: Display>(
+async fn watch<E: Display>(
     bar: &Bar,
     pause: Duration,
     mut look: impl AsyncFnMut() -> Result<Sight, Unseen<E>>,

@@ -37,6 +37,7 @@ use crate::{checkpoint::HubSettings, pipeline, telemetry, worker};
 /// Variables of the server that a child must not see.
 const SERVER_ONLY: [&str; 5] = ["GRASPD_DATABASE_URL", "DATABASE_URL", "PGPASSWORD", "PGPASSFILE", "GRASPD_LISTEN"];
 const HUB: &str = "https://huggingface.co";
+/// Before the first retry of a request to the hub.
 const HUB_RETRY_DELAY: Duration = Duration::from_secs(2);
 const LISTEN: &str = "127.0.0.1:8080";
 
@@ -60,7 +61,7 @@ pub struct Machine {
 pub struct Server {
     /// `host:port`.
     pub listen: String,
-    /// The queue.
+    /// The queue: a path, or a `sqlite:` URL.
     pub database_url: String,
     /// The slots.
     pub worker: worker::Settings,
@@ -127,7 +128,8 @@ impl Server {
     /// [`ConfigError`] names the flag and the variable of a value that cannot be used.
     pub fn read(args: &ServeArgs) -> Result<Self, ConfigError> {
         let machine = Machine::read(&args.machine)?;
-        let database = format!("sqlite:{}", machine.data_dir.join("graspd.db").display());
+        // As a path and not as a URL, where a '?' or '%' in a folder's name would mean something else.
+        let database = machine.data_dir.join("graspd.db").display().to_string();
         let worker = worker::Settings {
             program: std::env::current_exe().map_err(ConfigError::Program)?,
             arguments: vec!["run-job".into()],

@@ -24,7 +24,7 @@ fn serve_is_the_command_when_none_is_named() {
 #[test]
 fn everything_kept_lies_under_the_data_folder() {
     let server = serve(&["--data-dir", "/srv/graspd"]).unwrap();
-    assert_eq!(server.database_url, "sqlite:/srv/graspd/graspd.db");
+    assert_eq!(server.database_url, "/srv/graspd/graspd.db");
     assert_eq!(server.machine.models_dir, Path::new("/srv/graspd/models"));
     assert_eq!(server.machine.datasets_dir, Path::new("/srv/graspd/datasets"));
     assert_eq!(server.worker.work_dir, Path::new("/srv/graspd/work"));

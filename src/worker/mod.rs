@@ -22,6 +22,11 @@ use std::{ffi::OsString, fmt, path::PathBuf, time::Duration};
 
 pub use pool::run;
 
+/// Histogram of how long attempts take, by outcome.
+pub const ATTEMPT_SECONDS: &str = "graspd_attempt_seconds";
+/// Upper bounds of its buckets, in seconds: from the sample model to a night.
+pub const ATTEMPT_SECONDS_BUCKETS: [f64; 9] = [1.0, 5.0, 15.0, 60.0, 300.0, 1_200.0, 3_600.0, 14_400.0, 43_200.0];
+
 /// How jobs are run on this machine.
 #[derive(Clone, Debug)]
 pub struct Settings {

@@ -83,7 +83,7 @@ impl Slot {
             }
         };
         metrics::counter!("graspd_attempts_total", "outcome" => word).increment(1);
-        metrics::histogram!("graspd_attempt_seconds", "outcome" => word).record(since.elapsed().as_secs_f64());
+        metrics::histogram!(super::ATTEMPT_SECONDS, "outcome" => word).record(since.elapsed().as_secs_f64());
         self.shared.tidy(claim.id).await;
     }
 

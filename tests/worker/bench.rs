@@ -1,17 +1,23 @@
 //! A pool of one slot whose children are shell scripts.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, atomic::AtomicBool},
+    time::Duration,
+};
 
 use graspd::{
+    artifact::{ArtifactStore, DiskStore},
     clock::{Ids, RandomIds},
     job::{JobId, JobSpec},
-    queue::{JobRecord, JobStore},
+    queue::{JobRecord, JobStore, Outcome, RetryPolicy, SqliteStore},
     worker::{self, Environment, Settings, Timing},
 };
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
-use crate::fake::{FakeArtifacts, FakeStore};
+use crate::watched::{WatchedFolders, WatchedJobs};
 
 /// Long enough for a slow machine, short enough to fail a test.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -20,28 +26,28 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const PRELUDE: &str = r#"
 work=$2 output=$4
 say() { printf '{"type":"%s"}\n' "$1"; }
+finish() { echo weights > $output/model; (cd $output && sha256sum model > SHA256SUMS); say done; }
 progress() { printf '{"type":"progress","progress":{"stage":"%s","done":%s,"total":9}}\n' "$1" "$2"; }
 "#;
 
 pub(crate) struct Bench {
     folder: TempDir,
     pub(crate) settings: Settings,
-    pub(crate) store: Arc<FakeStore>,
-    pub(crate) artifacts: Arc<FakeArtifacts>,
+    pub(crate) store: Arc<WatchedJobs>,
+    pub(crate) artifacts: Arc<WatchedFolders>,
     stop: watch::Sender<bool>,
     pool: Option<JoinHandle<()>>,
 }
 
 impl Bench {
     /// A pool that is not running yet.
-    pub(crate) fn new(script: &str, publishing: Option<io::ErrorKind>) -> Self {
+    pub(crate) async fn new(script: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = Arc::new(FakeStore::default());
-        let artifacts = FakeArtifacts {
-            folder: folder.path().join("artifacts"),
-            events: Arc::clone(&store.events),
-            fault: publishing,
-        };
+        let retry = RetryPolicy { first_backoff: Duration::from_millis(1), ..RetryPolicy::default() };
+        let database = folder.path().join("graspd.db");
+        let inner = SqliteStore::open(database.to_str().unwrap(), retry).await.unwrap();
+        let store = WatchedJobs { inner, settled: Mutex::default(), cut: AtomicBool::new(false) };
+        let artifacts = WatchedFolders { inner: DiskStore::open(folder.path()).unwrap(), full: AtomicBool::new(false) };
         let settings = Settings {
             program: "/bin/sh".into(),
             arguments: vec!["-c".into(), format!("{PRELUDE}{script}").into(), "child".into()],
@@ -54,12 +60,12 @@ impl Bench {
             timing: quick(),
         };
         let (stop, _) = watch::channel(false);
-        Self { folder, settings, store, artifacts: Arc::new(artifacts), stop, pool: None }
+        Self { folder, settings, store: Arc::new(store), artifacts: Arc::new(artifacts), stop, pool: None }
     }
 
     /// A running pool.
-    pub(crate) fn running(script: &str) -> Self {
-        let mut bench = Self::new(script, None);
+    pub(crate) async fn running(script: &str) -> Self {
+        let mut bench = Self::new(script).await;
         bench.start();
         bench
     }
@@ -71,8 +77,12 @@ impl Bench {
     }
 
     pub(crate) async fn submit(&self) -> JobId {
+        self.submit_body(json!({"model": "file:any"})).await
+    }
+
+    pub(crate) async fn submit_body(&self, body: Value) -> JobId {
         let id = RandomIds.job_id();
-        let spec = JobSpec::parse(&serde_json::json!({"model": "file:any"})).unwrap();
+        let spec = JobSpec::parse(&body).unwrap();
         self.store.submit(id, &spec).await.unwrap();
         id
     }
@@ -128,8 +138,15 @@ impl Bench {
         std::fs::read_to_string(self.folder.path().join("logs").join(format!("{id}.log"))).unwrap_or_default()
     }
 
-    pub(crate) fn events(&self) -> Vec<String> {
-        self.store.events.lock().unwrap().clone()
+    /// The outcomes that were settled, in order.
+    pub(crate) fn settled(&self) -> Vec<Outcome> {
+        self.store.settled.lock().unwrap().clone()
+    }
+
+    /// The names of the published files.
+    pub(crate) async fn published(&self, id: JobId) -> Option<Vec<String>> {
+        let artifacts = self.artifacts.list(id).await.unwrap()?;
+        Some(artifacts.into_iter().map(|artifact| artifact.name).collect())
     }
 }
 

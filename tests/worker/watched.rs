@@ -1,0 +1,111 @@
+//! The real stores, with an eye on what reaches them and a hand on the cable.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use graspd::{
+    artifact::{Artifact, ArtifactError, ArtifactStore, DiskStore},
+    job::{JobId, JobSpec, Progress, Status},
+    queue::{Beat, Cancellation, Claim, JobRecord, JobStore, Listing, Outcome, Page, SqliteStore, StoreError},
+};
+
+/// A job store that notes which outcomes were settled.
+pub(crate) struct WatchedJobs {
+    pub(crate) inner: SqliteStore,
+    /// Outcomes in the order they were settled.
+    pub(crate) settled: Mutex<Vec<Outcome>>,
+    /// Whether beats and claims fail. An outcome would get through.
+    pub(crate) cut: AtomicBool,
+}
+
+impl WatchedJobs {
+    fn reach(&self) -> Result<(), StoreError> {
+        if self.cut.load(Ordering::SeqCst) { Err(StoreError::DiskFull) } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl JobStore for WatchedJobs {
+    async fn submit(&self, id: JobId, spec: &JobSpec) -> Result<JobRecord, StoreError> {
+        self.inner.submit(id, spec).await
+    }
+
+    async fn get(&self, id: JobId) -> Result<Option<JobRecord>, StoreError> {
+        self.inner.get(id).await
+    }
+
+    async fn list(&self, listing: Listing) -> Result<Page, StoreError> {
+        self.inner.list(listing).await
+    }
+
+    async fn cancel(&self, id: JobId) -> Result<Cancellation, StoreError> {
+        self.inner.cancel(id).await
+    }
+
+    async fn claim(&self, worker: &str, lease: Duration) -> Result<Option<Claim>, StoreError> {
+        self.reach()?;
+        self.inner.claim(worker, lease).await
+    }
+
+    async fn beat(&self, claim: &Claim, progress: Option<&Progress>, lease: Duration) -> Result<Beat, StoreError> {
+        self.reach()?;
+        self.inner.beat(claim, progress, lease).await
+    }
+
+    async fn step_finished(&self, claim: &Claim) -> Result<Beat, StoreError> {
+        self.reach()?;
+        self.inner.step_finished(claim).await
+    }
+
+    async fn settle(&self, claim: &Claim, outcome: &Outcome) -> Result<bool, StoreError> {
+        self.settled.lock().unwrap().push(outcome.clone());
+        self.inner.settle(claim, outcome).await
+    }
+
+    async fn counts(&self) -> Result<Vec<(Status, u64)>, StoreError> {
+        self.inner.counts().await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.inner.ping().await
+    }
+}
+
+/// Published folders on a disk that may be full.
+pub(crate) struct WatchedFolders {
+    pub(crate) inner: DiskStore,
+    pub(crate) full: AtomicBool,
+}
+
+#[async_trait]
+impl ArtifactStore for WatchedFolders {
+    async fn stage(&self, job: JobId, attempt: u32) -> Result<PathBuf, ArtifactError> {
+        self.inner.stage(job, attempt).await
+    }
+
+    async fn publish(&self, job: JobId, attempt: u32) -> Result<(), ArtifactError> {
+        if self.full.load(Ordering::SeqCst) {
+            return Err(ArtifactError::Io { path: "artifacts".into(), source: std::io::ErrorKind::StorageFull.into() });
+        }
+        self.inner.publish(job, attempt).await
+    }
+
+    async fn discard(&self, job: JobId) -> Result<(), ArtifactError> {
+        self.inner.discard(job).await
+    }
+
+    async fn list(&self, job: JobId) -> Result<Option<Vec<Artifact>>, ArtifactError> {
+        self.inner.list(job).await
+    }
+
+    async fn locate(&self, job: JobId, name: &str) -> Result<Option<(PathBuf, Artifact)>, ArtifactError> {
+        self.inner.locate(job, name).await
+    }
+}
