@@ -79,6 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::float_cmp, reason = "small whole numbers are exact")]
     fn blocks_of_larger_matrices_multiply_in_every_orientation() {
         // A 2 × 3 and a 3 × 2 block in rows of 5, and the transpose of each.
         let a: Vec<f32> = (0..15).map(|x| x as f32).collect();

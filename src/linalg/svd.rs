@@ -6,11 +6,11 @@ use faer::{Mat, MatRef as FaerRef};
 /// gradient's projection on the singular vectors is only as good as the vectors of close singular values.
 #[derive(Clone, Debug)]
 pub struct Svd {
-    /// U as [r, m], row k holds u_k.
+    /// U as [r, m], row k holds `u_k`.
     pub left: Vec<f64>,
     /// σ [r], descending.
     pub sigma: Vec<f64>,
-    /// V as [r, n], row k holds v_k.
+    /// V as [r, n], row k holds `v_k`.
     pub right: Vec<f64>,
     /// m, the rows of W.
     pub rows: usize,
@@ -63,17 +63,17 @@ impl Svd {
         self.sigma.is_empty()
     }
 
-    /// u_k [m].
+    /// `u_k` [m].
     pub fn u(&self, k: usize) -> &[f64] {
         &self.left[k * self.rows..(k + 1) * self.rows]
     }
 
-    /// v_k [n].
+    /// `v_k` [n].
     pub fn v(&self, k: usize) -> &[f64] {
         &self.right[k * self.columns..(k + 1) * self.columns]
     }
 
-    /// ∂L/∂σ_k = u_kᵀ G v_k for every k, from G = ∂L/∂W, row-major [m, n] (equation 6 of the paper).
+    /// ∂`L/∂σ_k` = `u_kᵀ` G `v_k` for every k, from G = ∂L/∂W, row-major [m, n] (equation 6 of the paper).
     pub fn sigma_gradient(&self, gradient: &[f32]) -> Vec<f64> {
         let (m, n) = (self.rows, self.columns);
         let g = Mat::from_fn(m, n, |i, j| f64::from(gradient[i * n + j]));

@@ -17,7 +17,7 @@ pub struct Attention {
     pub v_proj: Linear,
     /// Output.
     pub o_proj: Linear,
-    /// Norms of each query and key head [head_dim], where the family has them.
+    /// Norms of each query and key head [`head_dim`], where the family has them.
     pub qk_norm: Option<(Tensor, Tensor)>,
     /// Sizes; the batch is filled in at each call.
     pub(super) shape: AttentionShape,

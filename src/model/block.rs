@@ -22,6 +22,7 @@ impl GradientSink for () {
 }
 
 /// The MLP block of a layer.
+#[expect(clippy::struct_field_names, reason = "the names are those of checkpoints")]
 pub struct Mlp {
     /// Gate.
     pub gate_proj: Linear,

@@ -16,6 +16,7 @@ pub const ARCHITECTURES: [&str; 4] = ["LlamaForCausalLM", "MistralForCausalLM", 
 const MODEL_TYPES: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
 
 /// The shape of a decoder.
+#[expect(clippy::struct_excessive_bools, reason = "each is a field of config.json")]
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// As config.json names it, without graspd's own prefix.
@@ -36,7 +37,7 @@ pub struct Config {
     pub num_kv_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
-    /// ε of every RMSNorm.
+    /// ε of every `RMSNorm`.
     pub rms_norm_eps: f64,
     /// Longest context.
     pub max_position_embeddings: usize,

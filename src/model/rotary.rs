@@ -8,9 +8,9 @@ use super::{
     ops,
 };
 
-/// Rotary position embedding: pairs (x_i, x_{i + d/2}) of a head turn by an angle that grows with the position.
+/// Rotary position embedding: pairs (`x_i`, x_{i + d/2}) of a head turn by an angle that grows with the position.
 pub struct Rotary {
-    /// cos and sin, each [positions, head_dim / 2].
+    /// cos and sin, each [positions, `head_dim` / 2].
     cos: Tensor,
     sin: Tensor,
 }
@@ -41,7 +41,7 @@ impl Rotary {
         self.cos.dims().first().copied().unwrap_or(0)
     }
 
-    /// Turns `x` [tokens, heads · head_dim].
+    /// Turns `x` [tokens, heads · `head_dim`].
     pub(super) fn apply(&self, x: &Tensor, batch: Batch, turn: Turn) -> Result<Tensor> {
         ops::rotate(x, batch, &self.cos, &self.sin, turn)
     }

@@ -150,7 +150,7 @@ mod tests {
         .unwrap()
     }
 
-    fn resolve_for(grasp: Value) -> Result<(LayerBudget, Keep), String> {
+    fn resolve_for(grasp: &Value) -> Result<(LayerBudget, Keep), String> {
         let spec = JobSpec::parse(&json!({"model": "a/b", "grasp": grasp})).unwrap();
         let config = config();
         let layer = 4 * 64 * 64 + 3 * 64 * 128 + 128;
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn a_target_is_met_and_not_overshot_by_more_than_a_rank() {
         for target in [0.05, 0.2, 0.5, 0.8] {
-            let (layers, keep) = resolve_for(json!({"target_compression": target})).unwrap();
+            let (layers, keep) = resolve_for(&json!({"target_compression": target})).unwrap();
             let (LayerBudget::Count(count, _), Keep::Ratio(ratio)) = (layers, keep) else { panic!() };
             let config = config();
             let sizes = Sizes { config: &config, parameters: 1, layer: 1, projections: &Projection::ALL };
@@ -190,7 +190,7 @@ mod tests {
             (json!({"target_compression": 0.99}), "cannot be reached"),
             (json!({"layers": 1, "target_compression": 0.5}), "cannot be reached"),
         ] {
-            let complaint = resolve_for(grasp.clone()).unwrap_err();
+            let complaint = resolve_for(&grasp).unwrap_err();
             assert!(complaint.contains(words), "{grasp}: {complaint}");
         }
     }

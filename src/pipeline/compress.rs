@@ -245,7 +245,7 @@ impl Piece {
         };
         context.progress(progress)?;
         let finished = state.timed(Stage::Factorize, |_| self.factorize(decoder, task, gradients, context))?;
-        state.write_folder(&self.name(), |folder| self.write(folder, &finished))?;
+        state.write_folder(&self.name(), |folder| Self::write(folder, &finished))?;
         state.finished.pieces.push(self.name());
         state.step(context)?;
         Ok(finished)
@@ -276,7 +276,7 @@ impl Piece {
         inputs.into_par_iter().with_max_len(1).map(work).collect()
     }
 
-    fn write(&self, folder: &Path, finished: &[Compressed]) -> Result<(), Error> {
+    fn write(folder: &Path, finished: &[Compressed]) -> Result<(), Error> {
         let mut pending = Vec::new();
         for Compressed { triplets, factors, .. } in finished {
             let Some(factors) = factors else { continue };

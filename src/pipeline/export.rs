@@ -203,7 +203,9 @@ fn mark_factored(fields: &mut Map<String, Value>) {
         *model_type = prefixed(model_type, FACTORED_PREFIX);
     }
     if let Some(Value::Array(architectures)) = fields.get_mut("architectures") {
-        architectures.iter_mut().for_each(|name| *name = prefixed(name, "Grasp"));
+        for name in architectures {
+            *name = prefixed(name, "Grasp");
+        }
     }
 }
 
@@ -225,7 +227,7 @@ fn remove_layers(fields: &mut Map<String, Value>, removed: &[usize]) {
 
 /// Parameters of a checkpoint: all its numbers, a tied head once, tables of angles not at all.
 pub(super) fn count_parameters(weights: &Weights, tied: bool) -> u64 {
-    let counted = |name: &str| !(tied && name == "lm_head.weight") && !name.ends_with("rotary_emb.inv_freq");
+    let counted = |name: &str| !name.ends_with("rotary_emb.inv_freq") && (name != "lm_head.weight" || !tied);
     weights.iter().filter(|(name, _)| counted(name)).map(|(_, entry)| entry.elements()).sum()
 }
 

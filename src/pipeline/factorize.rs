@@ -21,7 +21,7 @@ pub(super) struct Rule {
     pub(super) split: SigmaSplit,
 }
 
-/// What is known of a matrix's triplets, in descending order of σ; one entry of singular_values.json.
+/// What is known of a matrix's triplets, in descending order of σ; one entry of `singular_values.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Triplets {
     /// Module name.

@@ -17,6 +17,7 @@ const TOKENS_AT_ONCE: usize = 2048;
 
 /// What the calibration text says of every layer, and which layers follow from it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "block influence is the term of the field")]
 pub(super) struct Influence {
     /// 1 − mean cosine similarity of input and output, by layer.
     pub(super) block_influence: Vec<f64>,
@@ -56,9 +57,9 @@ pub(super) fn measure(
         let batch = Batch { windows: group.len(), length: windows.length };
         let mut hidden = decoder.embed(&group)?;
         let mut ends = vec![last_tokens(&hidden, batch)?];
-        for layer in 0..layers {
+        for (layer, cosines) in cosines.iter_mut().enumerate() {
             let after = decoder.forward(hidden.clone(), layer..layer + 1, batch)?;
-            cosines[layer] += cosine_similarities(&hidden, &after)?.iter().sum::<f64>();
+            *cosines += cosine_similarities(&hidden, &after)?.iter().sum::<f64>();
             hidden = after;
             ends.push(last_tokens(&hidden, batch)?);
             context.progress(Progress {

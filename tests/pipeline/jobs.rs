@@ -38,6 +38,9 @@ fn failure_after(change: impl FnOnce(&Path), grasp: &Value) -> (FailureCode, Str
     failure(&job)
 }
 
+/// A change to a copy of the sample model, the code it must lead to, and words of the message.
+type Case = (Box<dyn FnOnce(&Path)>, FailureCode, &'static str);
+
 fn failure(job: &Job) -> (FailureCode, String) {
     let failure = job.attempt(&Watcher::default()).unwrap_err().failure().expect("not cancelled");
     (failure.code, failure.message)
@@ -186,7 +189,7 @@ fn bad_models_are_refused_with_a_code_and_the_file_or_field() {
     let model = |folder: &Path| folder.join("model.safetensors");
     let truncate =
         |path: &Path, length: u64| fs::OpenOptions::new().write(true).open(path).unwrap().set_len(length).unwrap();
-    let cases: Vec<(Box<dyn FnOnce(&Path)>, FailureCode, &str)> = vec![
+    let cases: Vec<Case> = vec![
         (Box::new(move |folder| truncate(&model(folder), 1_000_000)), FailureCode::InvalidModel, "model.safetensors"),
         (Box::new(move |folder| truncate(&model(folder), 3)), FailureCode::InvalidModel, "too short"),
         (

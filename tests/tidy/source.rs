@@ -50,6 +50,7 @@ impl Source {
     }
 
     /// As if `text` was in the file `name`.
+    #[expect(clippy::needless_pass_by_value, reason = "callers make the name for it")]
     pub(crate) fn from_text(name: PathBuf, text: &str) -> Self {
         let module = name.with_extension("");
         let parts: Vec<String> = module.iter().map(|part| part.to_string_lossy().into_owned()).collect();

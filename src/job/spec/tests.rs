@@ -3,11 +3,11 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn parse(body: Value) -> Result<JobSpec, SpecError> {
-    JobSpec::parse(&body)
+fn parse(body: impl std::borrow::Borrow<Value>) -> Result<JobSpec, SpecError> {
+    JobSpec::parse(body.borrow())
 }
 
-fn field_at_fault(body: Value) -> String {
+fn field_at_fault(body: &Value) -> String {
     parse(body).unwrap_err().field
 }
 
@@ -60,7 +60,7 @@ fn every_wrong_field_is_named() {
         (json!({"model": model, "evaluation": {"window": 1}}), "evaluation.window"),
         (json!({"model": model, "metadata": {"k": 1}}), "metadata.k"),
     ] {
-        assert_eq!(field_at_fault(body.clone()), field, "{body}");
+        assert_eq!(field_at_fault(&body), field, "{body}");
     }
 }
 

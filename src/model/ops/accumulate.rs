@@ -19,15 +19,28 @@ impl InplaceOp2 for Add {
         "accumulate"
     }
 
-    fn cpu_fwd(&self, sum: &mut CpuStorage, sum_layout: &Layout, addend: &CpuStorage, addend_layout: &Layout) -> Result<()> {
+    fn cpu_fwd(
+        &self,
+        sum: &mut CpuStorage,
+        sum_layout: &Layout,
+        addend: &CpuStorage,
+        addend_layout: &Layout,
+    ) -> Result<()> {
         let (CpuStorage::F32(sum), CpuStorage::F32(addend)) = (sum, addend) else {
             return Err(Error::Msg("f32 tensors are needed".to_owned()));
         };
-        let (Some((start, end)), Some((from, to))) = (sum_layout.contiguous_offsets(), addend_layout.contiguous_offsets()) else {
+        let (Some((start, end)), Some((from, to))) =
+            (sum_layout.contiguous_offsets(), addend_layout.contiguous_offsets())
+        else {
             return Err(Error::Msg("contiguous tensors are needed".to_owned()));
         };
         let pieces = sum[start..end].par_chunks_mut(TASK).zip(addend[from..to].par_chunks(TASK));
-        pieces.for_each(|(sum, addend)| vectorised(|| sum.iter_mut().zip(addend).for_each(|(sum, x)| *sum += x)));
+        pieces.for_each(|(sum, addend)| {
+            vectorised(
+                #[inline(always)]
+                || sum.iter_mut().zip(addend).for_each(|(sum, x)| *sum += x),
+            );
+        });
         Ok(())
     }
 }

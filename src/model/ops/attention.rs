@@ -46,7 +46,7 @@ impl AttentionShape {
         })
     }
 
-    /// The block of one head in one window of an array [tokens, heads · head_dim], from row `row` on.
+    /// The block of one head in one window of an array [tokens, heads · `head_dim`], from row `row` on.
     fn head<'a>(
         &self,
         all: &'a [f32],
@@ -204,7 +204,10 @@ impl Inputs<'_> {
             matmul(whole(&mut gs, rows, keys), Accumulate::Replace, (go, false), (v, true), 1.0);
             for r in 0..rows {
                 let (go, o) = (&go.data[r * go.stride..][..d], &o.data[r * o.stride..][..d]);
-                let along = vectorised(|| sum_of(go, o, |a, b| a * b));
+                let along = vectorised(
+                    #[inline(always)]
+                    || sum_of(go, o, |a, b| a * b),
+                );
                 let span = r * keys..(r + 1) * keys;
                 softmax_backward(&mut p[span.clone()], &mut gs[span], self.visible(tile, r), lse[row + r], along);
             }
@@ -224,17 +227,20 @@ fn softmax(row: &mut [f32], visible: std::ops::Range<usize>) -> f32 {
     row[..visible.start].fill(0.0);
     row[end..].fill(0.0);
     let seen = &mut row[visible];
-    vectorised(|| {
-        let most = largest(seen);
-        for x in seen.iter_mut() {
-            *x = exp(*x - most);
-        }
-        let total = sum(seen);
-        for x in seen.iter_mut() {
-            *x /= total;
-        }
-        most + total.ln()
-    })
+    vectorised(
+        #[inline(always)]
+        || {
+            let most = largest(seen);
+            for x in seen.iter_mut() {
+                *x = exp(*x - most);
+            }
+            let total = sum(seen);
+            for x in seen.iter_mut() {
+                *x /= total;
+            }
+            most + total.ln()
+        },
+    )
 }
 
 /// Scores of a row to probabilities in `p`, and ∂L/∂p to ∂L/∂scores = p (∂L/∂p − along) in `g`.
@@ -244,12 +250,15 @@ fn softmax_backward(p: &mut [f32], g: &mut [f32], visible: std::ops::Range<usize
         row[visible.end..].fill(0.0);
     }
     let (p, g) = (&mut p[visible.clone()], &mut g[visible]);
-    vectorised(|| {
-        for (p, g) in p.iter_mut().zip(g) {
-            *p = exp(*p - lse);
-            *g = *p * (*g - along);
-        }
-    });
+    vectorised(
+        #[inline(always)]
+        || {
+            for (p, g) in p.iter_mut().zip(g) {
+                *p = exp(*p - lse);
+                *g = *p * (*g - along);
+            }
+        },
+    );
 }
 
 /// The same out of candle's operations, for devices other than the CPU.

@@ -14,10 +14,13 @@ pub fn cosine_similarities(a: &Tensor, b: &Tensor) -> Result<Vec<f64>> {
     let (a_guard, b_guard) = (numbers(a)?, numbers(b)?);
     let (a_all, b_all) = (a_guard.get()?, b_guard.get()?);
     let cosine = |(a, b): (&[f32], &[f32])| {
-        vectorised(|| {
-            let product = |a: &[f32], b: &[f32]| f64::from(sum_of(a, b, |x, y| x * y));
-            product(a, b) / (product(a, a) * product(b, b)).sqrt()
-        })
+        vectorised(
+            #[inline(always)]
+            || {
+                let product = |a: &[f32], b: &[f32]| f64::from(sum_of(a, b, |x, y| x * y));
+                product(a, b) / (product(a, a) * product(b, b)).sqrt()
+            },
+        )
     };
     let rows = a_all.par_chunks_exact(width).zip(b_all.par_chunks_exact(width));
     Ok(rows.with_min_len(rows_per_task(width)).map(cosine).collect())

@@ -17,10 +17,13 @@ pub(in crate::model) fn cross_entropy(logits: &Tensor, targets: &[u32]) -> Resul
 }
 
 fn log_sum_exp(row: &[f32]) -> f64 {
-    vectorised(|| {
-        let most = largest(row);
-        f64::from(most) + f64::from(sum_of(row, row, |x, _| exp(x - most))).ln()
-    })
+    vectorised(
+        #[inline(always)]
+        || {
+            let most = largest(row);
+            f64::from(most) + f64::from(sum_of(row, row, |x, _| exp(x - most))).ln()
+        },
+    )
 }
 
 fn composed(logits: &Tensor, targets: &[u32]) -> Result<Vec<f64>> {
@@ -71,11 +74,14 @@ impl InplaceOp1 for Backward<'_> {
             let target = *target as usize;
             // log Σ eˣ again, from the loss: no second pass over the row.
             let log_sum = (loss + f64::from(row[target])) as f32;
-            vectorised(|| {
-                for x in row.iter_mut() {
-                    *x = self.weight * exp(*x - log_sum);
-                }
-            });
+            vectorised(
+                #[inline(always)]
+                || {
+                    for x in row.iter_mut() {
+                        *x = self.weight * exp(*x - log_sum);
+                    }
+                },
+            );
             row[target] -= self.weight;
         });
         Ok(())

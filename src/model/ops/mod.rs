@@ -84,7 +84,7 @@ fn sum(row: &[f32]) -> f32 {
     sum_of(row, row, |x, _| x)
 }
 
-/// Σ f(a_i, b_i) over a row, in sixteen lanes.
+/// Σ `f(a_i`, `b_i`) over a row, in sixteen lanes.
 #[inline(always)]
 fn sum_of(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     let (a_lanes, a_rest) = a.as_chunks::<16>();

@@ -1,4 +1,4 @@
-//! RMSNorm: y = w · x / √(mean x² + ε), over rows of `w`'s width.
+//! `RMSNorm`: y = w · x / √(mean x² + ε), over rows of `w`'s width.
 
 use candle_core::{D, Result, Tensor};
 use rayon::prelude::*;
@@ -16,14 +16,17 @@ pub(in crate::model) fn rms_norm(x: &Tensor, w: &Tensor, eps: f64) -> Result<Ten
     let mut y = vec![0.0; x_all.len()];
     let rows = rows_per_task(width) * width;
     y.par_chunks_mut(rows).zip(x_all.par_chunks(rows)).for_each(|(y, x)| {
-        vectorised(|| {
-            for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-                let scale = inverse_root(x, eps);
-                for ((y, x), w) in y.iter_mut().zip(x).zip(w_all) {
-                    *y = x * scale * w;
+        vectorised(
+            #[inline(always)]
+            || {
+                for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                    let scale = inverse_root(x, eps);
+                    for ((y, x), w) in y.iter_mut().zip(x).zip(w_all) {
+                        *y = x * scale * w;
+                    }
                 }
-            }
-        });
+            },
+        );
     });
     Tensor::from_vec(y, x.shape(), x.device())
 }
@@ -51,20 +54,23 @@ pub(in crate::model) fn rms_norm_backward(x: &Tensor, w: &Tensor, eps: f64, gy: 
     let rows = rows_per_task(width) * width;
     let tasks = gx.par_chunks_mut(rows).zip(x_all.par_chunks(rows)).zip(g_all.par_chunks(rows));
     tasks.for_each(|((gx, x), gy)| {
-        vectorised(|| {
-            let rows = gx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(gy.chunks_exact(width));
-            for ((gx, x), gy) in rows {
-                let r = inverse_root(x, eps);
-                // gx first holds h, so that the sum below reads one array less.
-                for ((h, gy), w) in gx.iter_mut().zip(gy).zip(w_all) {
-                    *h = gy * w;
+        vectorised(
+            #[inline(always)]
+            || {
+                let rows = gx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(gy.chunks_exact(width));
+                for ((gx, x), gy) in rows {
+                    let r = inverse_root(x, eps);
+                    // gx first holds h, so that the sum below reads one array less.
+                    for ((h, gy), w) in gx.iter_mut().zip(gy).zip(w_all) {
+                        *h = gy * w;
+                    }
+                    let along = sum_of(gx, x, |h, x| h * x) / width as f32 * r * r * r;
+                    for (gx, x) in gx.iter_mut().zip(x) {
+                        *gx = r * *gx - along * x;
+                    }
                 }
-                let along = sum_of(gx, x, |h, x| h * x) / width as f32 * r * r * r;
-                for (gx, x) in gx.iter_mut().zip(x) {
-                    *gx = r * *gx - along * x;
-                }
-            }
-        });
+            },
+        );
     });
     Tensor::from_vec(gx, x.shape(), x.device())
 }

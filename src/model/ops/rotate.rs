@@ -19,20 +19,23 @@ pub(in crate::model) fn rotate(x: &Tensor, batch: Batch, cos: &Tensor, sin: &Ten
     let mut y = vec![0.0; x_all.len()];
     let rows = rows_per_task(width);
     y.par_chunks_mut(rows * width).zip(x_all.par_chunks(rows * width)).enumerate().for_each(|(task, (y, x))| {
-        vectorised(|| {
-            for (row, (y, x)) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)).enumerate() {
-                let position = (task * rows + row) % batch.length;
-                let (c, s) = (&cos_all[position * half..][..half], &sin_all[position * half..][..half]);
-                for (y, x) in y.chunks_exact_mut(2 * half).zip(x.chunks_exact(2 * half)) {
-                    let (y_low, y_high) = y.split_at_mut(half);
-                    let (x_low, x_high) = x.split_at(half);
-                    for i in 0..half {
-                        y_low[i] = x_low[i] * c[i] - sign * x_high[i] * s[i];
-                        y_high[i] = x_high[i] * c[i] + sign * x_low[i] * s[i];
+        vectorised(
+            #[inline(always)]
+            || {
+                for (row, (y, x)) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)).enumerate() {
+                    let position = (task * rows + row) % batch.length;
+                    let (c, s) = (&cos_all[position * half..][..half], &sin_all[position * half..][..half]);
+                    for (y, x) in y.chunks_exact_mut(2 * half).zip(x.chunks_exact(2 * half)) {
+                        let (y_low, y_high) = y.split_at_mut(half);
+                        let (x_low, x_high) = x.split_at(half);
+                        for i in 0..half {
+                            y_low[i] = x_low[i] * c[i] - sign * x_high[i] * s[i];
+                            y_high[i] = x_high[i] * c[i] + sign * x_low[i] * s[i];
+                        }
                     }
                 }
-            }
-        });
+            },
+        );
     });
     Tensor::from_vec(y, x.shape(), x.device())
 }

@@ -1,4 +1,4 @@
-//! SwiGLU: a = silu(gate) · up, silu(x) = x / (1 + e⁻ˣ).
+//! `SwiGLU`: a = silu(gate) · up, silu(x) = x / (1 + e⁻ˣ).
 
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
@@ -19,11 +19,14 @@ pub(in crate::model) fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     let (gate_all, up_all) = (gate_guard.get()?, up_guard.get()?);
     let mut a = vec![0.0; gate_all.len()];
     a.par_chunks_mut(TASK).zip(gate_all.par_chunks(TASK)).zip(up_all.par_chunks(TASK)).for_each(|((a, gate), up)| {
-        vectorised(|| {
-            for ((a, gate), up) in a.iter_mut().zip(gate).zip(up) {
-                *a = gate * sigmoid(*gate) * up;
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                for ((a, gate), up) in a.iter_mut().zip(gate).zip(up) {
+                    *a = gate * sigmoid(*gate) * up;
+                }
+            },
+        );
     });
     Tensor::from_vec(a, gate.shape(), gate.device())
 }
@@ -39,14 +42,17 @@ pub(in crate::model) fn swiglu_backward(gate: &Tensor, up: &Tensor, ga: &Tensor)
     let outputs = g_gate.par_chunks_mut(TASK).zip(g_up.par_chunks_mut(TASK));
     let inputs = gate_all.par_chunks(TASK).zip(up_all.par_chunks(TASK)).zip(ga_all.par_chunks(TASK));
     outputs.zip(inputs).for_each(|((g_gate, g_up), ((gate, up), ga))| {
-        vectorised(|| {
-            let outputs = g_gate.iter_mut().zip(g_up);
-            for ((g_gate, g_up), ((gate, up), ga)) in outputs.zip(gate.iter().zip(up).zip(ga)) {
-                let s = sigmoid(*gate);
-                *g_up = ga * gate * s;
-                *g_gate = ga * up * s * (1.0 + gate * (1.0 - s));
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                let outputs = g_gate.iter_mut().zip(g_up);
+                for ((g_gate, g_up), ((gate, up), ga)) in outputs.zip(gate.iter().zip(up).zip(ga)) {
+                    let s = sigmoid(*gate);
+                    *g_up = ga * gate * s;
+                    *g_gate = ga * up * s * (1.0 + gate * (1.0 - s));
+                }
+            },
+        );
     });
     let wrap = |data| Tensor::from_vec(data, gate.shape(), gate.device());
     Ok((wrap(g_gate)?, wrap(g_up)?))
