@@ -25,6 +25,9 @@ pub enum Error {
     /// An architecture, a data type or an option that graspd does not implement.
     #[error("{0}")]
     Unsupported(String),
+    /// A device that this build or this machine does not have.
+    #[error("{0}")]
+    NoDevice(String),
     /// The hub did not answer properly, again and again.
     #[error("{0}")]
     HubUnavailable(String),
@@ -70,7 +73,7 @@ impl Error {
                 Failure::retry(FailureCode::DiskFull, text)
             }
             Self::Io { .. } | Self::Cancelled => Failure::retry(FailureCode::Internal, text),
-            Self::Device(_) => Failure::give_up(FailureCode::DeviceFailed, text),
+            Self::Device(_) | Self::NoDevice(_) => Failure::give_up(FailureCode::DeviceFailed, text),
         }
     }
 }

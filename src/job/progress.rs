@@ -61,7 +61,7 @@ impl FromStr for Status {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// Fetching the model's files from the hub (files).
+    /// Fetching the model's files from the hub (bytes).
     Download,
     /// Reading the configuration and the weights (layers).
     Load,

@@ -5,9 +5,9 @@ use crate::checkpoint::Error;
 /// Opens a device by its name: `cpu`, `cuda:N` or `metal`.
 ///
 /// # Errors
-/// [`Error::Unsupported`] when this build or this machine has no such device.
+/// [`Error::NoDevice`] when this build or this machine has no such device.
 pub fn open_device(name: &str) -> Result<Device, Error> {
-    let refuse = |why: String| Error::Unsupported(format!("device '{name}' cannot be used: {why}"));
+    let refuse = |why: String| Error::NoDevice(format!("device '{name}' cannot be used: {why}"));
     match name.split_once(':') {
         None if name == "cpu" => Ok(Device::Cpu),
         None if name == "metal" => {
