@@ -17,7 +17,8 @@
 //! | [`http`] | the REST surface |
 //! | [`cli`] | one file per subcommand |
 //!
-//! Invariants: `pipeline` and everything below it never awaits and never sees a database; `http` never sees a tensor;
+//! Invariants: `pipeline` and everything below it never awaits (but for transfers from the hub, on a thread of their
+//! own inside `checkpoint`) and never sees a database; `http` never sees a tensor;
 //! only [`config`] reads the environment; only [`app`] wires layers together. `tests/tidy.rs` checks them.
 
 pub mod app;

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use graspd::{
     checkpoint::Weights,
     job::spec::Projection,
@@ -119,4 +119,29 @@ fn qwen2_with_biases_in_nine_shards_is_that_of_transformers() {
 #[test]
 fn qwen3_with_normalised_queries_and_keys_is_that_of_transformers() {
     check("qwen3");
+}
+
+#[test]
+fn the_sample_model_gives_the_logits_of_candle_transformers() {
+    use candle_nn::VarBuilder;
+    use candle_transformers::models::llama::{Cache, Llama, LlamaConfig};
+
+    let folder = fixtures().join("tiny-llama");
+    let window: Vec<u32> = (0..40).map(|index| (index * 37 + 5) % 2048).collect();
+    let (config, json) = Config::read(&folder).unwrap();
+    let weights = Weights::open(&folder).unwrap();
+    let decoder = Decoder::load(&weights, &config, 40, &Device::Cpu, &mut |_, _| Ok(())).unwrap();
+    let batch = Batch { windows: 1, length: 40 };
+    let hidden = decoder.forward(decoder.embed(&[&window]).unwrap(), 0..8, batch).unwrap();
+    let ours = decoder.head.logits(&hidden).unwrap().narrow(0, 39, 1).unwrap();
+
+    let bytes = std::fs::read(folder.join("model.safetensors")).unwrap();
+    let builder = VarBuilder::from_buffered_safetensors(bytes, DType::F32, &Device::Cpu).unwrap();
+    let config = serde_json::from_value::<LlamaConfig>(json).unwrap().into_config(false);
+    let theirs = Llama::load(builder, &config).unwrap();
+    let mut cache = Cache::new(false, DType::F32, &config, &Device::Cpu).unwrap();
+    let input = Tensor::new(window, &Device::Cpu).unwrap().unsqueeze(0).unwrap();
+    let logits = theirs.forward(&input, 0, &mut cache).unwrap();
+    let worst = largest(&(ours - logits).unwrap());
+    assert!(worst < 1e-3, "logits differ by {worst}");
 }
