@@ -12,7 +12,7 @@ mod hidden;
 mod influence;
 mod state;
 
-use std::{fs, path::PathBuf};
+use std::fs;
 
 use serde_json::{Value, json};
 
@@ -343,12 +343,4 @@ fn evaluation_report(texts: &[Text], after: &Scores, before: &Scores) -> Evaluat
         (text.name.clone(), report)
     };
     EvaluationReport { perplexity: texts.iter().map(row).collect() }
-}
-
-/// Where a run keeps its checkpoints below a folder it shares with others: one place per spec.
-pub fn work_folder(parent: &std::path::Path, spec: &JobSpec) -> PathBuf {
-    use sha2::Digest as _;
-    let digest = sha2::Sha256::digest(serde_json::to_vec(spec).unwrap_or_default());
-    let name = digest.iter().take(8).fold(String::from(".graspd-"), |name, byte| format!("{name}{byte:02x}"));
-    parent.join(name)
 }
