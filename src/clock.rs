@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
-use crate::job::JobId;
+use crate::job::{DatasetId, JobId};
 
 /// Milliseconds since 1970-01-01T00:00:00Z.
 pub type UnixMillis = i64;
@@ -19,8 +19,12 @@ pub trait Clock: Send + Sync {
 pub trait Ids: Send + Sync {
     /// A new job id; ids of one process sort by the time they were made.
     fn job_id(&self) -> JobId;
+    /// A new id for an uploaded data set.
+    fn dataset_id(&self) -> DatasetId;
     /// A new id for a request.
     fn request_id(&self) -> Uuid;
+    /// 32 bytes that nobody can guess: 244 of their bits are random.
+    fn secret(&self) -> [u8; 32];
 }
 
 /// The machine's clock.
@@ -48,5 +52,15 @@ impl Ids for RandomIds {
     #[expect(clippy::disallowed_methods, reason = "the one place that makes ids")]
     fn request_id(&self) -> Uuid {
         Uuid::new_v4()
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the one place that makes ids")]
+    fn dataset_id(&self) -> DatasetId {
+        DatasetId::new(Uuid::now_v7())
+    }
+
+    fn secret(&self) -> [u8; 32] {
+        let halves = [self.request_id(), self.request_id()].map(Uuid::into_bytes);
+        std::array::from_fn(|index| halves[index / 16][index % 16])
     }
 }

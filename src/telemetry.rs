@@ -94,5 +94,9 @@ pub fn install_metrics(buckets: &[(&str, &[f64])]) -> Result<PrometheusHandle, T
     metrics::describe_gauge!("graspd_slots_busy", "Slots that run a job");
     metrics::describe_counter!("graspd_attempts_total", "Attempts that ended, by outcome");
     metrics::describe_histogram!("graspd_attempt_seconds", "How long attempts took, by outcome, in seconds");
+    metrics::describe_histogram!("graspd_stage_seconds", "How long stages of jobs took, by stage, in seconds");
+    metrics::describe_counter!("graspd_published_bytes_total", "Bytes of the files that jobs have published");
+    metrics::describe_gauge!("graspd_jobs", "Jobs in each state; queued is the depth of the queue");
+    metrics::describe_gauge!("graspd_store_up", "Whether the store of jobs answers");
     Ok(handle)
 }

@@ -1,26 +1,27 @@
 //! The only file that wires everything: a parsed command line comes in, an exit code goes out.
 
 mod demo;
+mod keys;
 mod one_shot;
+mod planner;
 mod service;
 mod signals;
 
-use std::{io, path::PathBuf, process::ExitCode, time::Duration};
+use std::{io, process::ExitCode, time::Duration};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::runtime::Runtime;
 
 pub use one_shot::{OneShotError, compress};
+pub use planner::TheMethod;
 pub use service::{Service, ServiceError};
 
 use self::signals::Signals;
 use crate::{
     cli::{self, Bar, FAILED, INTERRUPTED, NO_ANSWER, SUCCEEDED},
     config::{self, Cli, Command, ConfigError, Machine, MachineArgs, ServeArgs, Server},
-    http::{
-        self,
-        client::{Client, ClientError},
-    },
+    http::{self, client::ClientError},
+    queue::StoreError,
     telemetry::{self, TelemetryError},
     worker::{self, child},
 };
@@ -49,12 +50,21 @@ pub enum AppError {
     /// The service.
     #[error(transparent)]
     Service(#[from] ServiceError),
+    /// The database of the keys.
+    #[error("the keys: {0}")]
+    Keys(#[from] StoreError),
+    /// There is no such key.
+    #[error("there is no key {0}: `graspd keys list` shows them all")]
+    NoSuchKey(String),
     /// A server did not do what it was asked.
     #[error(transparent)]
     Client(#[from] ClientError),
     /// The server on this machine is not ready.
     #[error("not ready: {0}")]
     NotReady(String),
+    /// A job of a server.
+    #[error(transparent)]
+    Jobs(#[from] cli::jobs::JobsError),
     /// A report cannot be written as JSON.
     #[error("the report: {0}")]
     Json(#[from] serde_json::Error),
@@ -68,6 +78,7 @@ impl AppError {
         match self {
             Self::OneShot(OneShotError::Cancelled) => INTERRUPTED,
             Self::Client(_) => NO_ANSWER,
+            Self::Jobs(error) => cli::jobs::exit_code(error),
             _ => FAILED,
         }
     }
@@ -83,30 +94,29 @@ pub fn run(cli: Cli) -> ExitCode {
 
 fn dispatch(cli: Cli) -> Result<u8, AppError> {
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
-        Command::RunJob { work, output, device, parent, machine } => {
+        Command::RunJob { work, output, device, parent, job, request_id, traceparent, machine } => {
             child::settle_in(parent)?;
-            run_job(work, output, device, &machine)
+            let machine = Machine::read(&machine)?;
+            telemetry::install_log(&machine.telemetry)?;
+            let origin = child::Origin { job, request_id, traceparent };
+            child::run(&child::Assignment { work, output, settings: machine.pipeline(device), origin })?;
+            Ok(SUCCEEDED)
         }
         Command::Compress { machine, device, job } => compress_here(&machine, device, &job),
         Command::Healthcheck { listen } => healthcheck(listen.as_ref()),
         Command::Serve(args) => serve(&args),
         Command::Wait { id, server } => {
-            let client = Client::new(&server)?;
+            let client = server.client()?;
             Ok(cli::tell(&runtime()?.block_on(cli::follow(&Bar::default(), &client, id))))
         }
+        Command::Jobs { server, command } => Ok(runtime()?.block_on(cli::jobs::jobs(&server.client()?, command))?),
+        Command::Keys { store, command } => keys::keys(&store, command),
         Command::Openapi => {
             cli::print(&http::openapi_yaml())?;
             Ok(SUCCEEDED)
         }
         Command::Demo(log) => demo::demo(log),
     }
-}
-
-fn run_job(work: PathBuf, output: PathBuf, device: String, machine: &MachineArgs) -> Result<u8, AppError> {
-    let machine = Machine::read(machine)?;
-    telemetry::install_log(&machine.telemetry)?;
-    child::run(&child::Assignment { work, output, settings: machine.pipeline(device) })?;
-    Ok(SUCCEEDED)
 }
 
 fn compress_here(machine: &MachineArgs, device: String, job: &cli::compress::Arguments) -> Result<u8, AppError> {
@@ -146,6 +156,7 @@ fn metrics() -> Result<PrometheusHandle, TelemetryError> {
     telemetry::install_metrics(&[
         (http::REQUEST_SECONDS, &http::REQUEST_SECONDS_BUCKETS),
         (worker::ATTEMPT_SECONDS, &worker::ATTEMPT_SECONDS_BUCKETS),
+        (worker::STAGE_SECONDS, &worker::ATTEMPT_SECONDS_BUCKETS),
     ])
 }
 

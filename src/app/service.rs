@@ -5,15 +5,16 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
 
+use super::planner::TheMethod;
 use crate::{
-    artifact::{ArtifactError, ArtifactStore, DiskStore},
+    artifact::{ArtifactError, ArtifactStore, DiskStore, Logs},
     checkpoint,
-    clock::RandomIds,
+    clock::{RandomIds, SystemClock},
     config::{Machine, Server},
-    http::{self, ApiState, Draining},
-    job::JobId,
+    http::{self, ApiState, Draining, Uploads, webhook},
+    job::{JobId, UPLOADS},
     model::open_device,
-    queue::{JobStore, RetryPolicy, SqliteStore, StoreError},
+    queue::{DatasetStore, JobStore, KeyStore, RetryPolicy, SqliteStore, StoreError, WebhookStore},
     worker,
 };
 
@@ -53,6 +54,14 @@ pub enum ServiceError {
     /// The queue cannot be opened.
     #[error("the queue (GRASPD_DATABASE_URL, --database-url): {0}")]
     Queue(#[from] StoreError),
+    /// Anybody could do anything.
+    #[error(
+        "{address} can be reached from other machines and there is no key: make one with `graspd keys create`, or set GRASPD_ALLOW_ANONYMOUS=1 (--allow-anonymous) if something in front of it keeps strangers out"
+    )]
+    Open {
+        /// Where it would listen.
+        address: SocketAddr,
+    },
     /// The published folders cannot be kept.
     #[error("the published folders (GRASPD_DATA_DIR, --data-dir): {0}")]
     Artifacts(#[from] ArtifactError),
@@ -67,6 +76,7 @@ pub struct Service {
     stopping: watch::Sender<bool>,
     talking: JoinHandle<()>,
     running: JoinHandle<()>,
+    telling: Option<JoinHandle<()>>,
     upkeep: JoinHandle<()>,
 }
 
@@ -86,17 +96,30 @@ impl Service {
         let refused = |source| ServiceError::Listen { address: server.listen.clone(), source };
         let listener = TcpListener::bind(&server.listen).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
+        if !address.ip().is_loopback() && !server.front.allow_anonymous && !store.has_keys().await? {
+            return Err(ServiceError::Open { address });
+        }
         let draining = Draining::default();
         let state = ApiState {
             store: Arc::clone(&store) as Arc<dyn JobStore>,
+            keys: Arc::clone(&store) as Arc<dyn KeyStore>,
+            datasets: Arc::clone(&store) as Arc<dyn DatasetStore>,
             artifacts: Arc::clone(&artifacts),
+            logs: Logs::new(server.worker.log_dir.clone()),
+            uploads: Uploads::new(server.machine.datasets_dir.join(UPLOADS)),
+            planner: Arc::new(planner(&server)),
             ids: Arc::new(RandomIds),
             metrics: metrics.clone(),
             draining: draining.clone(),
+            settings: server.front.api,
         };
         let (stopping, stop) = watch::channel(false);
         let slots = server.worker.devices.len() * server.worker.slots_per_device;
         tracing::info!(%address, slots, data = %data.display(), "graspd is listening");
+        let telling = server.front.webhooks.clone().map(|settings| {
+            let store = Arc::clone(&store) as Arc<dyn WebhookStore>;
+            tokio::spawn(webhook::run(settings, store, Arc::new(SystemClock), stop.clone()))
+        });
         let talking = http::server::serve(listener, http::router(state), told(stop.clone()));
         let running = worker::run(server.worker, Arc::clone(&store) as Arc<dyn JobStore>, Arc::clone(&artifacts), stop);
         Ok(Self {
@@ -107,6 +130,7 @@ impl Service {
             stopping,
             talking: tokio::spawn(talking),
             running: tokio::spawn(running),
+            telling,
             upkeep: tokio::spawn(keep_up(metrics)),
         })
     }
@@ -133,8 +157,18 @@ impl Service {
             Err(_) => tracing::warn!(seconds = DRAIN.as_secs(), "stopped without waiting any longer"),
         }
         self.upkeep.abort();
+        if let Some(telling) = self.telling {
+            // What it was sending is sent again after the next start, under the same id.
+            telling.abort();
+        }
         self.store.close().await;
     }
+}
+
+fn planner(server: &Server) -> TheMethod {
+    let devices = server.worker.devices.clone();
+    let device = devices.first().cloned().unwrap_or_default();
+    TheMethod { settings: server.machine.pipeline(device), devices }
 }
 
 /// Makes the folders that users put models and texts in, so that they find them.

@@ -103,6 +103,31 @@ impl Folders {
         checksums::read(&published).map(Some)
     }
 
+    /// The folder loses its name first, so that nobody sees a part of it, whatever happens.
+    fn forget(&self, job: JobId) -> Result<(), ArtifactError> {
+        let (published, of_job) = (self.published(job), self.of_job(job));
+        if published.exists() {
+            fs::create_dir_all(&of_job).map_err(io_error(&of_job))?;
+            let aside = of_job.join("removed");
+            remove(&aside)?;
+            fs::rename(&published, &aside).map_err(io_error(&published))?;
+            checksums::sync_folder(&self.artifacts)?;
+        }
+        remove(&of_job)
+    }
+
+    fn sizes(&self) -> Result<Vec<(JobId, u64)>, ArtifactError> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.artifacts).map_err(io_error(&self.artifacts))? {
+            let name = entry.map_err(io_error(&self.artifacts))?.file_name();
+            if let Some(job) = name.to_str().and_then(|name| name.parse().ok()) {
+                let files = self.list(job)?.unwrap_or_default();
+                found.push((job, files.iter().map(|file| file.bytes).sum()));
+            }
+        }
+        Ok(found)
+    }
+
     /// Only a name that is listed is ever joined to a path.
     fn locate(&self, job: JobId, name: &str) -> Result<Option<(PathBuf, Artifact)>, ArtifactError> {
         let artifacts = self.list(job)?.unwrap_or_default();
@@ -138,6 +163,14 @@ impl ArtifactStore for DiskStore {
 
     async fn list(&self, job: JobId) -> Result<Option<Vec<Artifact>>, ArtifactError> {
         self.blocking(move |folders| folders.list(job)).await
+    }
+
+    async fn remove(&self, job: JobId) -> Result<(), ArtifactError> {
+        self.blocking(move |folders| folders.forget(job)).await
+    }
+
+    async fn published(&self) -> Result<Vec<(JobId, u64)>, ArtifactError> {
+        self.blocking(Folders::sizes).await
     }
 
     async fn locate(&self, job: JobId, name: &str) -> Result<Option<(PathBuf, Artifact)>, ArtifactError> {

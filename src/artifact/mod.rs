@@ -5,12 +5,14 @@
 
 mod checksums;
 mod disk;
+mod logs;
 
 use std::path::PathBuf;
 
 use async_trait::async_trait;
 pub(crate) use checksums::hexadecimal;
 pub use disk::DiskStore;
+pub use logs::Logs;
 use serde::{Deserialize, Serialize};
 
 use crate::job::JobId;
@@ -59,6 +61,10 @@ pub trait ArtifactStore: Send + Sync {
     async fn discard(&self, job: JobId) -> Result<(), ArtifactError>;
     /// The files of a job's folder by name, or `None` when nothing is published.
     async fn list(&self, job: JobId) -> Result<Option<Vec<Artifact>>, ArtifactError>;
+    /// Removes everything of a job, published or not.
+    async fn remove(&self, job: JobId) -> Result<(), ArtifactError>;
+    /// The jobs that have published, with the bytes of their folders.
+    async fn published(&self) -> Result<Vec<(JobId, u64)>, ArtifactError>;
     /// Where a published file lies on this machine, or `None` when there is no such file.
     async fn locate(&self, job: JobId, name: &str) -> Result<Option<(PathBuf, Artifact)>, ArtifactError>;
 }

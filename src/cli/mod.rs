@@ -6,6 +6,8 @@ mod bar;
 pub mod compress;
 pub mod demo;
 mod healthcheck;
+pub mod jobs;
+pub mod keys;
 mod table;
 mod watch;
 

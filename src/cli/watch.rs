@@ -77,7 +77,10 @@ fn may_pass(error: &ClientError) -> bool {
         ClientError::Unreachable { .. } => true,
         ClientError::Problem(problem) => problem.status >= 500,
         ClientError::Unexpected { status, .. } => *status >= 500,
-        ClientError::InvalidUrl { .. } | ClientError::Io { .. } | ClientError::Damaged { .. } => false,
+        ClientError::InvalidUrl { .. }
+        | ClientError::InvalidKey
+        | ClientError::Io { .. }
+        | ClientError::Damaged { .. } => false,
     }
 }
 
@@ -139,7 +142,7 @@ async fn watch<E: Display>(
 
 fn over(sight: Sight) -> Option<Ending> {
     match sight.status {
-        Status::Queued | Status::Running => None,
+        Status::Queued | Status::Running | Status::Paused => None,
         Status::Succeeded => Some(Ending::Succeeded),
         Status::Cancelled => Some(Ending::Cancelled),
         Status::Failed => Some(Ending::Failed(

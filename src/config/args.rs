@@ -6,7 +6,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{cli, job::JobId};
+use crate::{
+    cli,
+    http::client::{Client, ClientError},
+    job::JobId,
+};
 
 /// Makes large language models smaller with GRASP: keeps of the redundant layers the singular values that matter.
 #[derive(Debug, Parser)]
@@ -41,9 +45,27 @@ pub enum Command {
     Wait {
         /// The job's id
         id: JobId,
-        /// The server's address
-        #[arg(long, env = "GRASPD_SERVER", value_name = "URL", default_value = "http://127.0.0.1:8080")]
-        server: String,
+        /// Which server, and who asks.
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Submit, list, show, follow, cancel and download jobs of a server
+    Jobs {
+        /// Which server, and who asks.
+        #[command(flatten)]
+        server: ServerArgs,
+        /// What to do.
+        #[command(subcommand)]
+        command: cli::jobs::JobsCommand,
+    },
+    /// Make, list, rotate and revoke API keys
+    Keys {
+        /// Where they are kept.
+        #[command(flatten)]
+        store: StoreArgs,
+        /// What to do.
+        #[command(subcommand)]
+        command: cli::keys::KeysCommand,
     },
     /// Print the API's description, openapi.yaml
     Openapi,
@@ -70,6 +92,15 @@ pub enum Command {
         /// Process id of the supervisor.
         #[arg(long)]
         parent: u32,
+        /// The job's id.
+        #[arg(long)]
+        job: JobId,
+        /// `X-Request-Id` of its submission.
+        #[arg(long)]
+        request_id: Option<String>,
+        /// The trace of its submission.
+        #[arg(long)]
+        traceparent: Option<String>,
         /// This machine.
         #[command(flatten)]
         machine: MachineArgs,
@@ -131,7 +162,74 @@ pub struct ServeArgs {
     /// Jobs at once on a device [default: 1]
     #[arg(long, env = "GRASPD_SLOTS", value_name = "N")]
     pub slots: Option<String>,
+    /// The front.
+    #[command(flatten)]
+    pub front: FrontArgs,
     /// This machine.
     #[command(flatten)]
     pub machine: MachineArgs,
+}
+
+/// Who may ask for how much.
+#[derive(Args, Clone, Debug, Default)]
+pub struct FrontArgs {
+    /// Listen beyond this machine although there is no key: whoever reaches the port may do everything
+    #[arg(long, env = "GRASPD_ALLOW_ANONYMOUS", value_name = "BOOLEAN", num_args = 0..=1, require_equals = true, default_missing_value = "1")]
+    pub allow_anonymous: Option<String>,
+    /// Requests a second of one key or one address, 0 for no limit [default: 50]
+    #[arg(long, env = "GRASPD_RATE_LIMIT", value_name = "N")]
+    pub rate_limit: Option<String>,
+    /// Jobs that may wait in all [default: 10000]
+    #[arg(long, env = "GRASPD_QUEUE_LIMIT", value_name = "N")]
+    pub queue_limit: Option<String>,
+    /// Jobs of one tenant that may wait [default: 1000]
+    #[arg(long, env = "GRASPD_TENANT_QUEUE_LIMIT", value_name = "N")]
+    pub tenant_queue_limit: Option<String>,
+    /// Longest uploaded text [default: 256MB]
+    #[arg(long, env = "GRASPD_DATASET_LIMIT", value_name = "BYTES")]
+    pub dataset_limit: Option<String>,
+    /// All uploaded texts of one tenant [default: 2GB]
+    #[arg(long, env = "GRASPD_TENANT_DATASETS_LIMIT", value_name = "BYTES")]
+    pub tenant_datasets_limit: Option<String>,
+    /// How long, or up to which size, ended jobs are kept, such as 30d,500GB [default: for ever]
+    #[arg(long, env = "GRASPD_RETENTION", value_name = "AGE,BYTES")]
+    pub retention: Option<String>,
+    /// Whether jobs may name a webhook on the public internet [default: off]
+    #[arg(long, env = "GRASPD_WEBHOOKS", value_name = "BOOLEAN", num_args = 0..=1, require_equals = true, default_missing_value = "1")]
+    pub webhooks: Option<String>,
+    /// What webhooks are signed with, whsec_…; two, separated by a comma, while one takes the place of the other
+    #[arg(long, env = "GRASPD_WEBHOOK_SECRET", value_name = "SECRET", hide_env_values = true)]
+    pub webhook_secret: Option<String>,
+}
+
+/// Where the keys are kept.
+#[derive(Args, Clone, Debug, Default)]
+pub struct StoreArgs {
+    /// Folder for everything that is kept [default: data]
+    #[arg(long, env = "GRASPD_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The queue's database [default: sqlite:<data>/graspd.db]
+    #[arg(long, env = "GRASPD_DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+}
+
+/// Which server, and who asks.
+#[derive(Args, Clone, Debug)]
+pub struct ServerArgs {
+    /// The server's address
+    #[arg(long, env = "GRASPD_SERVER", value_name = "URL", default_value = "http://127.0.0.1:8080", global = true)]
+    pub server: String,
+    /// The key, where the server wants one
+    #[arg(long, env = "GRASPD_KEY", value_name = "KEY", hide_env_values = true, global = true)]
+    pub key: Option<String>,
+}
+
+impl ServerArgs {
+    /// A client of that server. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`ClientError::InvalidUrl`].
+    pub fn client(&self) -> Result<Client, ClientError> {
+        Client::with_key(&self.server, self.key.as_deref().filter(|key| !key.is_empty()))
+    }
 }

@@ -9,6 +9,15 @@
 //! | `GRASPD_DATASETS_DIR` | `--datasets-dir` | `<data>/datasets` |
 //! | `GRASPD_DEVICES` | `--devices` | `cpu` |
 //! | `GRASPD_SLOTS` | `--slots` | `1` |
+//! | `GRASPD_ALLOW_ANONYMOUS` | `--allow-anonymous` | off |
+//! | `GRASPD_RATE_LIMIT` | `--rate-limit` | `50` |
+//! | `GRASPD_QUEUE_LIMIT` | `--queue-limit` | `10000` |
+//! | `GRASPD_TENANT_QUEUE_LIMIT` | `--tenant-queue-limit` | `1000` |
+//! | `GRASPD_DATASET_LIMIT` | `--dataset-limit` | `256MB` |
+//! | `GRASPD_TENANT_DATASETS_LIMIT` | `--tenant-datasets-limit` | `2GB` |
+//! | `GRASPD_RETENTION` | `--retention` | for ever |
+//! | `GRASPD_WEBHOOKS` | `--webhooks` | off |
+//! | `GRASPD_WEBHOOK_SECRET` | `--webhook-secret` | |
 //! | `GRASPD_LOG` | `--log` | `text` |
 //! | `GRASPD_LOG_LEVEL` | `--log-level` | `info` |
 //! | `HF_TOKEN` | `--hf-token` | the file `token` under `HF_HOME` |
@@ -19,6 +28,7 @@
 //! A variable that is set to nothing counts as not set.
 
 mod args;
+mod front;
 mod value;
 
 use std::{
@@ -28,14 +38,16 @@ use std::{
     time::Duration,
 };
 
-pub use args::{Cli, Command, LogArgs, MachineArgs, ServeArgs};
+pub use args::{Cli, Command, FrontArgs, LogArgs, MachineArgs, ServeArgs, ServerArgs, StoreArgs};
 pub use value::ConfigError;
 
+pub use self::front::Front;
 use self::value::Setting;
 use crate::{checkpoint::HubSettings, pipeline, telemetry, worker};
 
 /// Variables of the server that a child must not see.
-const SERVER_ONLY: [&str; 5] = ["GRASPD_DATABASE_URL", "DATABASE_URL", "PGPASSWORD", "PGPASSFILE", "GRASPD_LISTEN"];
+const SERVER_ONLY: [&str; 6] =
+    ["GRASPD_DATABASE_URL", "DATABASE_URL", "PGPASSWORD", "PGPASSFILE", "GRASPD_LISTEN", "GRASPD_WEBHOOK_SECRET"];
 const HUB: &str = "https://huggingface.co";
 /// Before the first retry of a request to the hub.
 const HUB_RETRY_DELAY: Duration = Duration::from_secs(2);
@@ -63,6 +75,8 @@ pub struct Server {
     pub listen: String,
     /// The queue: a path, or a `sqlite:` URL.
     pub database_url: String,
+    /// Who may ask for how much.
+    pub front: Front,
     /// The slots.
     pub worker: worker::Settings,
     /// This machine.
@@ -128,8 +142,6 @@ impl Server {
     /// [`ConfigError`] names the flag and the variable of a value that cannot be used.
     pub fn read(args: &ServeArgs) -> Result<Self, ConfigError> {
         let machine = Machine::read(&args.machine)?;
-        // As a path and not as a URL, where a '?' or '%' in a folder's name would mean something else.
-        let database = machine.data_dir.join("graspd.db").display().to_string();
         let worker = worker::Settings {
             program: std::env::current_exe().map_err(ConfigError::Program)?,
             arguments: vec!["run-job".into()],
@@ -139,16 +151,33 @@ impl Server {
             devices: Setting::new("devices", "GRASPD_DEVICES", args.devices.as_ref()).devices()?,
             slots_per_device: Setting::new("slots", "GRASPD_SLOTS", args.slots.as_ref()).count(1, 64)?,
             worker: format!("graspd/{}", std::process::id()),
+            retention: Setting::new("retention", "GRASPD_RETENTION", args.front.retention.as_ref()).retention()?,
             timing: worker::Timing::default(),
         };
         Ok(Self {
             listen: listen_address(args.listen.as_ref())?,
-            database_url: Setting::new("database-url", "GRASPD_DATABASE_URL", args.database_url.as_ref())
-                .database(database)?,
+            database_url: database_in(&machine.data_dir, args.database_url.as_ref())?,
+            front: Front::read(&args.front)?,
             worker,
             machine,
         })
     }
+}
+
+fn database_in(data_dir: &Path, given: Option<&String>) -> Result<String, ConfigError> {
+    // As a path and not as a URL, where a '?' or '%' in a folder's name would mean something else.
+    let default = data_dir.join("graspd.db").display().to_string();
+    Setting::new("database-url", "GRASPD_DATABASE_URL", given).database(default)
+}
+
+/// The database that the keys are kept in, and the folder it may lie in.
+///
+/// # Errors
+/// [`ConfigError`] when one of the two cannot be used.
+pub fn key_store(args: &StoreArgs) -> Result<(PathBuf, String), ConfigError> {
+    let data_dir = absolute(args.data_dir.as_deref(), || PathBuf::from("data"))?;
+    let database = database_in(&data_dir, args.database_url.as_ref())?;
+    Ok((data_dir, database))
 }
 
 /// The `host:port` of `--listen`.

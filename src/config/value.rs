@@ -1,8 +1,13 @@
 //! One setting: a value with its two names, and what may be in it.
 
-use std::{fmt::Display, io, path::PathBuf, str::FromStr};
+use std::{fmt::Display, io, path::PathBuf, str::FromStr, time::Duration};
 
 use tracing_subscriber::EnvFilter;
+
+use crate::{
+    http::webhook::{InvalidSecret, Secret},
+    worker::Retention,
+};
 
 /// A setting cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -60,11 +65,22 @@ impl<'a> Setting<'a> {
     }
 
     pub(super) fn count(self, default: usize, most: usize) -> Result<usize, ConfigError> {
+        self.count_from(1, default, most)
+    }
+
+    pub(super) fn count_from(self, least: usize, default: usize, most: usize) -> Result<usize, ConfigError> {
         match self.value.map(str::parse) {
             None => Ok(default),
-            Some(Ok(count)) if (1..=most).contains(&count) => Ok(count),
-            Some(_) => Err(self.refuse(format!("must be a number from 1 to {most}"))),
+            Some(Ok(count)) if (least..=most).contains(&count) => Ok(count),
+            Some(_) => Err(self.refuse(format!("must be a number from {least} to {most}"))),
         }
+    }
+
+    /// Secrets that webhooks are signed with; none of them is ever repeated in a message.
+    pub(super) fn secrets(self) -> Result<Vec<Secret>, ConfigError> {
+        let words = self.value.unwrap_or_default().split(',').map(str::trim);
+        let parsed: Result<Vec<Secret>, InvalidSecret> = words.map(str::parse).collect();
+        parsed.map_err(|error| Self { value: Some("…"), ..self }.refuse(error))
     }
 
     pub(super) fn boolean(self) -> Result<bool, ConfigError> {
@@ -125,4 +141,41 @@ impl<'a> Setting<'a> {
         }
         Ok(devices)
     }
+
+    /// A number of bytes such as 500MB; decimal units.
+    pub(super) fn bytes(self, default: u64) -> Result<u64, ConfigError> {
+        self.value.map_or(Ok(default), |value| bytes(value).map_err(|what| self.refuse(what)))
+    }
+
+    /// An age, a size, or both: `30d,500GB`.
+    pub(super) fn retention(self) -> Result<Retention, ConfigError> {
+        let mut retention = Retention::default();
+        for part in self.value.unwrap_or_default().split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            if let Ok(age) = duration(part) {
+                retention.age = Some(age);
+            } else {
+                let what = "must be an age, a size or both, such as 30d,500GB";
+                retention.bytes = Some(bytes(part).map_err(|_| self.refuse(what))?);
+            }
+        }
+        Ok(retention)
+    }
+}
+
+/// A whole number and a unit.
+fn quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let (_, factor) = units.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit.trim()))?;
+    number.parse::<u64>().ok()?.checked_mul(*factor)
+}
+
+fn bytes(text: &str) -> Result<u64, &'static str> {
+    let units = [("", 1), ("B", 1), ("kB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000), ("TB", 1_000_000_000_000)];
+    quantity(text, &units).ok_or("must be a number of bytes such as 500MB or 2GB")
+}
+
+fn duration(text: &str) -> Result<Duration, &'static str> {
+    let units = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400), ("w", 604_800)];
+    quantity(text, &units).map(Duration::from_secs).ok_or("must be a length of time such as 15m, 24h or 30d")
 }

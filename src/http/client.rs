@@ -6,15 +6,19 @@ use std::{
     time::Duration,
 };
 
-use reqwest::{Response, Url, redirect::Policy};
+use reqwest::{
+    ClientBuilder, Response, Url,
+    header::{AUTHORIZATION, HeaderMap, HeaderValue},
+    redirect::Policy,
+};
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 
-use super::{ArtifactList, ArtifactView, JobView, Problem, VersionView, view::artifact_path};
+use super::{ArtifactList, ArtifactView, JobList, JobView, Problem, VersionView, view::artifact_path};
 use crate::{
     artifact::hexadecimal,
-    job::{JobId, Report},
+    job::{JobId, Report, Status},
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,6 +34,9 @@ pub enum ClientError {
         /// As given.
         url: String,
     },
+    /// The key is none.
+    #[error("the key holds characters that no key has")]
+    InvalidKey,
     /// No server answered, or it broke off.
     #[error("{url}: {source}")]
     Unreachable {
@@ -71,31 +78,53 @@ pub enum ClientError {
     },
 }
 
+/// Which jobs to list.
+#[derive(Clone, Copy, Debug)]
+pub struct JobFilter {
+    /// Only jobs in this state.
+    pub status: Option<Status>,
+    /// At most so many.
+    pub limit: u32,
+}
+
 /// Talks to one server.
 #[derive(Clone, Debug)]
 pub struct Client {
     http: reqwest::Client,
+    /// For replies that may be silent for as long as a stage is.
+    patient: reqwest::Client,
     server: Url,
 }
 
 impl Client {
-    /// A client of the server at `url`. Nothing is sent yet.
+    /// A client of the server at `url` that has no key. Nothing is sent yet.
     pub fn new(url: &str) -> Result<Self, ClientError> {
+        Self::with_key(url, None)
+    }
+
+    /// A client of the server at `url`, with a key where the server wants one. Nothing is sent yet.
+    pub fn with_key(url: &str, key: Option<&str>) -> Result<Self, ClientError> {
         let invalid = || ClientError::InvalidUrl { url: url.to_owned() };
         let server = Url::parse(url).map_err(|_| invalid())?;
         if !matches!(server.scheme(), "http" | "https") {
             return Err(invalid());
         }
-        let mut http = reqwest::Client::builder()
-            .redirect(Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT);
-        // A proxy has no way to this machine's own loopback.
-        if is_loopback(&server) {
-            http = http.no_proxy();
+        let mut headers = HeaderMap::new();
+        if let Some(key) = key {
+            let mut value = HeaderValue::from_str(&format!("Bearer {key}")).map_err(|_| ClientError::InvalidKey)?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
         }
-        let http = http.build().map_err(|source| ClientError::Unreachable { url: server.clone(), source })?;
-        Ok(Self { http, server })
+        let build = |builder: ClientBuilder| {
+            let builder = builder.redirect(Policy::none()).connect_timeout(CONNECT_TIMEOUT);
+            let builder = builder.default_headers(headers.clone());
+            // A proxy has no way to this machine's own loopback.
+            let builder = if is_loopback(&server) { builder.no_proxy() } else { builder };
+            builder.build().map_err(|source| ClientError::Unreachable { url: server.clone(), source })
+        };
+        let http = build(reqwest::Client::builder().read_timeout(READ_TIMEOUT))?;
+        let patient = build(reqwest::Client::builder())?;
+        Ok(Self { http, patient, server })
     }
 
     /// Succeeds when the server is ready for jobs.
@@ -113,6 +142,37 @@ impl Client {
     pub async fn submit(&self, body: &serde_json::Value) -> Result<JobView, ClientError> {
         let request = self.http.post(self.url("/v1/jobs")?).json(body);
         self.json(request.send().await).await
+    }
+
+    /// Submits a job that the same key makes only once.
+    pub async fn submit_once(&self, body: &serde_json::Value, key: Option<&str>) -> Result<JobView, ClientError> {
+        let request = self.http.post(self.url("/v1/jobs")?).json(body);
+        let request = match key {
+            Some(key) => request.header("idempotency-key", key),
+            None => request,
+        };
+        self.json(request.send().await).await
+    }
+
+    /// Lists jobs, newest first.
+    pub async fn list(&self, filter: &JobFilter) -> Result<JobList, ClientError> {
+        let status = filter.status.map(|status| format!("&status={status}")).unwrap_or_default();
+        self.get_json(&format!("/v1/jobs?limit={}{status}", filter.limit)).await
+    }
+
+    /// Hands the log of a job to `take` as it comes; with `follow` until the job has ended.
+    pub async fn logs(
+        &self,
+        id: JobId,
+        follow: bool,
+        mut take: impl FnMut(&[u8]) -> std::io::Result<()>,
+    ) -> Result<(), ClientError> {
+        let url = self.url(&format!("/v1/jobs/{id}/logs?follow={}", u8::from(follow)))?;
+        let mut reply = accepted(self.patient.get(url).send().await.map_err(|error| self.unreachable(error))?).await?;
+        while let Some(chunk) = reply.chunk().await.map_err(|error| self.unreachable(error))? {
+            take(&chunk).map_err(|source| ClientError::Io { path: "standard output".into(), source })?;
+        }
+        Ok(())
     }
 
     /// Shows a job.
@@ -156,6 +216,17 @@ impl Client {
 
     /// Downloads a published file to `target`, which appears only when it is whole and its SHA-256 fits.
     pub async fn download(&self, id: JobId, artifact: &ArtifactView, target: &Path) -> Result<(), ClientError> {
+        self.download_watched(id, artifact, target, |_| {}).await
+    }
+
+    /// As [`Self::download`]; `watch` is told the bytes of each piece as it comes.
+    pub async fn download_watched(
+        &self,
+        id: JobId,
+        artifact: &ArtifactView,
+        target: &Path,
+        mut watch: impl FnMut(u64),
+    ) -> Result<(), ClientError> {
         let url = self.url(&artifact_path(id, &artifact.name))?;
         let mut reply = accepted(self.http.get(url).send().await.map_err(|error| self.unreachable(error))?).await?;
         let mut partial = target.as_os_str().to_owned();
@@ -166,6 +237,7 @@ impl Client {
         let mut hasher = Sha256::new();
         while let Some(chunk) = reply.chunk().await.map_err(|error| self.unreachable(error))? {
             hasher.update(&chunk);
+            watch(chunk.len() as u64);
             file.write_all(&chunk).await.map_err(io)?;
         }
         file.sync_all().await.map_err(io)?;

@@ -1,18 +1,18 @@
 //! From requests to the words of the service. What does not parse never reaches a handler.
 
-use std::{collections::HashMap, str::FromStr, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use axum::{
     body::Body,
-    extract::{FromRequest, FromRequestParts, Path, Query, Request},
+    extract::{FromRequest, FromRequestParts, Path, Request},
     http::{HeaderMap, header, request::Parts},
 };
 use http_body_util::BodyExt;
 
-use super::ApiError;
+use super::{ApiError, ApiState, access::Caller};
 use crate::{
-    job::{JobId, JobSpec, Status},
-    queue::Listing,
+    job::{DatasetId, JobId, JobSpec},
+    queue::{DatasetRecord, JobRecord},
 };
 
 /// Bytes in the body of a request.
@@ -22,11 +22,11 @@ pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// So much of an over-long body is read and dropped: a client that is still sending would not see the reply.
 const MOST_DISCARDED: usize = 1024 * 1024;
 
-const DEFAULT_LIMIT: u32 = 20;
-const LARGEST_LIMIT: u32 = 100;
-
-/// `{id}` of the path.
+/// `{id}` of the path: a job of the caller's. Somebody else's job is as little there as one that never was.
 pub(super) struct PathId(pub(super) JobId);
+
+/// The job of the path, as it stood when the request came.
+pub(super) struct PathJob(pub(super) JobRecord);
 
 /// `{id}` and `{*name}` of the path, percent-decoded.
 pub(super) struct ArtifactPath {
@@ -43,61 +43,52 @@ fn job_id(parameters: &HashMap<String, String>) -> Result<JobId, ApiError> {
     parameters.get("id").and_then(|id| id.parse().ok()).ok_or(ApiError::JobNotFound)
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for PathId {
+/// The data set of the path, of the caller's.
+pub(super) struct PathDataset(pub(super) DatasetRecord);
+
+impl FromRequestParts<ApiState> for PathDataset {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        job_id(&path_parameters(parts, state).await?).map(Self)
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
+        let caller = Caller::from_request_parts(parts, state).await?;
+        let parameters = path_parameters(parts, state).await.map_err(|_| ApiError::DatasetNotFound)?;
+        let id: DatasetId = parameters.get("id").and_then(|id| id.parse().ok()).ok_or(ApiError::DatasetNotFound)?;
+        let found = state.datasets.dataset(&id).await?.filter(|record| record.tenant == caller.tenant);
+        found.map(Self).ok_or(ApiError::DatasetNotFound)
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for ArtifactPath {
+async fn own_job(parts: &mut Parts, state: &ApiState, id: JobId) -> Result<JobRecord, ApiError> {
+    let caller = Caller::from_request_parts(parts, state).await?;
+    let record = state.store.get(id).await?.filter(|record| record.tenant == caller.tenant);
+    record.ok_or(ApiError::JobNotFound)
+}
+
+impl FromRequestParts<ApiState> for PathJob {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
+        let id = job_id(&path_parameters(parts, state).await?)?;
+        own_job(parts, state, id).await.map(Self)
+    }
+}
+
+impl FromRequestParts<ApiState> for PathId {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
+        PathJob::from_request_parts(parts, state).await.map(|PathJob(record)| Self(record.id))
+    }
+}
+
+impl FromRequestParts<ApiState> for ArtifactPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
         let mut parameters = path_parameters(parts, state).await?;
-        let id = job_id(&parameters)?;
+        let id = own_job(parts, state, job_id(&parameters)?).await?.id;
         Ok(Self { id, name: parameters.remove("name").unwrap_or_default() })
     }
-}
-
-/// The query of a list of jobs.
-pub(super) struct ListQuery(pub(super) Listing);
-
-impl<S: Send + Sync> FromRequestParts<S> for ListQuery {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let pairs = Query::<Vec<(String, String)>>::from_request_parts(parts, state).await;
-        let Query(pairs) = pairs.map_err(|error| invalid("query", error.body_text()))?;
-        let (mut after, mut limit, mut status) = (None, None, None);
-        for (name, value) in &pairs {
-            match name.as_str() {
-                "after" => once("after", &mut after, value.parse::<JobId>())?,
-                "limit" => once("limit", &mut limit, parse_limit(value))?,
-                "status" => once("status", &mut status, Status::from_str(value))?,
-                other => return Err(invalid(other, "unknown parameter: after, limit and status are known")),
-            }
-        }
-        Ok(Self(Listing { after, limit: limit.unwrap_or(DEFAULT_LIMIT), status }))
-    }
-}
-
-fn invalid(field: &str, message: impl Into<String>) -> ApiError {
-    ApiError::InvalidQuery { field: field.to_owned(), message: message.into() }
-}
-
-fn once<T, E: ToString>(field: &str, slot: &mut Option<T>, value: Result<T, E>) -> Result<(), ApiError> {
-    let value = value.map_err(|error| invalid(field, error.to_string()))?;
-    match slot.replace(value) {
-        None => Ok(()),
-        Some(_) => Err(invalid(field, "is given twice")),
-    }
-}
-
-fn parse_limit(text: &str) -> Result<u32, String> {
-    let limit = text.parse().ok().filter(|limit| (1..=LARGEST_LIMIT).contains(limit));
-    limit.ok_or_else(|| format!("'{text}' is not a number from 1 to {LARGEST_LIMIT}"))
 }
 
 /// A body that is a job.

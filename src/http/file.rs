@@ -7,6 +7,7 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tower_http::services::ServeFile;
 
@@ -20,6 +21,8 @@ use crate::{
 /// What the file service is to see of a request; entity tags are compared here, because its own are made of times.
 const PASSED_ON: [HeaderName; 2] = [header::RANGE, header::IF_UNMODIFIED_SINCE];
 
+const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+
 /// Answers a GET or HEAD of the file `name` of a job that has succeeded.
 pub(super) async fn serve(
     state: &ApiState,
@@ -27,12 +30,7 @@ pub(super) async fn serve(
     name: &str,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    let record = state.store.get(id).await?.ok_or(ApiError::JobNotFound)?;
-    match record.status {
-        Status::Succeeded => {}
-        Status::Queued | Status::Running => return Err(ApiError::JobNotFinished(record.status)),
-        Status::Failed | Status::Cancelled => return Err(ApiError::JobNotSucceeded(record.status)),
-    }
+    published(state, id).await?;
     let (path, artifact) = state.artifacts.locate(id, name).await?.ok_or(ApiError::ArtifactNotFound)?;
     let tag = format!("\"{}\"", artifact.sha256);
     if !preconditions_hold(request.headers(), &tag) {
@@ -45,6 +43,16 @@ pub(super) async fn serve(
     };
     describe(response.headers_mut(), &artifact, &tag);
     Ok(response)
+}
+
+/// Whether a job has published; why not, where it has not.
+pub(super) async fn published(state: &ApiState, id: JobId) -> Result<(), ApiError> {
+    let record = state.store.get(id).await?.ok_or(ApiError::JobNotFound)?;
+    match record.status {
+        Status::Succeeded => Ok(()),
+        Status::Queued | Status::Running | Status::Paused => Err(ApiError::JobNotFinished(record.status)),
+        Status::Failed | Status::Cancelled => Err(ApiError::JobNotSucceeded(record.status)),
+    }
 }
 
 async fn read(path: &Path, request: Request<Body>, tag: &str) -> Result<Response, ApiError> {
@@ -93,13 +101,18 @@ fn preconditions_hold(headers: &HeaderMap, tag: &str) -> bool {
     lists(headers, &header::IF_MATCH, tag).unwrap_or(true)
 }
 
-fn is_known(headers: &HeaderMap, tag: &str) -> bool {
+pub(super) fn is_known(headers: &HeaderMap, tag: &str) -> bool {
     lists(headers, &header::IF_NONE_MATCH, tag).unwrap_or(false)
 }
 
 fn describe(headers: &mut HeaderMap, artifact: &Artifact, tag: &str) {
     let file_name = artifact.name.rsplit('/').next().unwrap_or_default();
-    for (name, value) in [(header::ETAG, tag), (header::CONTENT_DISPOSITION, &disposition(file_name))] {
+    let fields = [
+        (header::ETAG, tag),
+        (header::CONTENT_DISPOSITION, &disposition(file_name)),
+        (REPR_DIGEST, &repr_digest(&artifact.sha256)),
+    ];
+    for (name, value) in fields {
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name, value);
         }
@@ -109,8 +122,15 @@ fn describe(headers: &mut HeaderMap, artifact: &Artifact, tag: &str) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, immutable, max-age=31536000"));
 }
 
+/// The SHA-256 of the whole file (RFC 9530), also where only a range of it is sent.
+fn repr_digest(sha256: &str) -> String {
+    let digits = sha256.as_bytes().chunks(2).filter_map(|pair| std::str::from_utf8(pair).ok());
+    let bytes: Vec<u8> = digits.filter_map(|pair| u8::from_str_radix(pair, 16).ok()).collect();
+    format!("sha-256=:{}:", BASE64.encode(bytes))
+}
+
 /// A plain name for old clients and `curl -OJ`, and the exact one (RFC 6266) where they differ.
-fn disposition(file_name: &str) -> String {
+pub(super) fn disposition(file_name: &str) -> String {
     let plain = |c: char| if c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '%') { c } else { '_' };
     let fallback: String = file_name.chars().map(plain).collect();
     if fallback == file_name {
@@ -128,6 +148,12 @@ mod tests {
     fn a_file_name_cannot_break_out_of_its_header() {
         assert_eq!(disposition("model.safetensors"), "attachment; filename=\"model.safetensors\"");
         assert_eq!(disposition("a\"b"), "attachment; filename=\"a_b\"; filename*=UTF-8''a%22b");
+    }
+
+    #[test]
+    fn a_digest_is_the_bytes_and_not_their_digits() {
+        let sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(repr_digest(sha256), "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Errors as RFC 9457 problem documents. One match decides status, code and text of them all.
 
-use std::any::Any;
+use std::{any::Any, time::Duration};
 
 use axum::{
     Json,
@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use crate::{
     artifact::ArtifactError,
-    job::{SpecError, Status},
+    job::{Scope, SpecError, Status},
     queue::StoreError,
 };
 
@@ -78,9 +78,62 @@ pub enum ApiError {
     /// The body is no job.
     #[error("{}", .0.message)]
     InvalidSpec(SpecError),
-    /// The job has ended and cannot be cancelled.
+    /// The job has ended and cannot be cancelled, paused or resumed.
     #[error("the job has already ended: it is {0}")]
     JobAlreadyOver(Status),
+    /// The job has not ended and cannot be deleted.
+    #[error("the job is {0}: cancel it first, and delete it when it has ended")]
+    JobActive(Status),
+    /// The service knows keys and the request has none.
+    #[error("a key is needed: send the header authorization: Bearer <key>; `graspd keys create` makes one")]
+    KeyNeeded,
+    /// The key is unknown, expired or revoked, or is no key.
+    #[error("the key is not valid: it is unknown, expired or revoked")]
+    InvalidKey,
+    /// The key may not do that.
+    #[error("the key lacks the scope {0}")]
+    ScopeNeeded(Scope),
+    /// A page of another site asks, at a service without keys.
+    #[error("a service without keys answers no page of another site: make a key with `graspd keys create`")]
+    ForeignSite,
+    /// Too many requests.
+    #[error("too many requests: the Retry-After header says in how many seconds to try again")]
+    RateLimited {
+        /// Until one more is let through.
+        retry_after: Duration,
+    },
+    /// Too many jobs wait.
+    #[error("{whose} has as many jobs waiting as it may have: try again when some have started")]
+    QueueFull {
+        /// The tenant or the service.
+        whose: &'static str,
+    },
+    /// The Idempotency-Key header is no key.
+    #[error("the Idempotency-Key header must hold 1 to 255 printable ASCII characters")]
+    InvalidIdempotencyKey,
+    /// The same key came with another body before.
+    #[error("the Idempotency-Key was sent with another request before: use a new key for a new job")]
+    IdempotencyKeyReused,
+    /// The Last-Event-ID header is no number of an event.
+    #[error("the Last-Event-ID header must hold the number of an event")]
+    InvalidLastEventId,
+    /// No such uploaded data set.
+    #[error("there is no such data set")]
+    DatasetNotFound,
+    /// The uploaded text is not declared to be one.
+    #[error(
+        "the body must be text: send the header content-type: text/plain, or application/jsonl for an object a line"
+    )]
+    UnsupportedText,
+    /// The uploaded text cannot be used.
+    #[error("{0}")]
+    InvalidText(String),
+    /// The uploaded text is too long, or the tenant has uploaded too much.
+    #[error("{0}")]
+    DatasetTooLarge(String),
+    /// Files could not be written.
+    #[error("the server's files cannot be written; its log has the details")]
+    Files(#[source] std::io::Error),
     /// The job has published nothing yet.
     #[error("the job is {0}: its files are there when it has succeeded")]
     JobNotFinished(Status),
@@ -110,24 +163,43 @@ pub enum ApiError {
     Internal,
 }
 
-const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
+/// Seconds after which what is over soon may be over.
+const SOON: u64 = 5;
+/// Seconds after which a queue may have room again.
+const LATER: u64 = 30;
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 impl ApiError {
     /// The status and the code.
-    const fn kind(&self) -> (StatusCode, &'static str) {
+    fn kind(&self) -> (StatusCode, &'static str) {
         match self {
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::JobNotFound => (StatusCode::NOT_FOUND, "job_not_found"),
             Self::ArtifactNotFound => (StatusCode::NOT_FOUND, "artifact_not_found"),
             Self::InvalidQuery { .. } => (StatusCode::BAD_REQUEST, "invalid_query"),
-            Self::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
+            Self::UnsupportedMediaType | Self::UnsupportedText => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type")
+            }
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
             Self::MalformedJson(_) => (StatusCode::BAD_REQUEST, "malformed_json"),
             Self::InvalidSpec(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_spec"),
             Self::JobAlreadyOver(_) => (StatusCode::CONFLICT, "job_already_over"),
+            Self::JobActive(_) => (StatusCode::CONFLICT, "job_active"),
+            Self::KeyNeeded => (StatusCode::UNAUTHORIZED, "key_needed"),
+            Self::InvalidKey => (StatusCode::UNAUTHORIZED, "invalid_key"),
+            Self::ScopeNeeded(_) => (StatusCode::FORBIDDEN, "scope_needed"),
+            Self::ForeignSite => (StatusCode::FORBIDDEN, "foreign_site"),
+            Self::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
+            Self::QueueFull { .. } => (StatusCode::TOO_MANY_REQUESTS, "queue_full"),
+            Self::InvalidIdempotencyKey => (StatusCode::BAD_REQUEST, "invalid_idempotency_key"),
+            Self::IdempotencyKeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
+            Self::InvalidLastEventId => (StatusCode::BAD_REQUEST, "invalid_last_event_id"),
+            Self::DatasetNotFound => (StatusCode::NOT_FOUND, "dataset_not_found"),
+            Self::InvalidText(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_text"),
+            Self::DatasetTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "dataset_too_large"),
+            Self::Files(error) if is_full(error) => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
             Self::JobNotFinished(_) => (StatusCode::CONFLICT, "job_not_finished"),
             Self::JobNotSucceeded(_) => (StatusCode::CONFLICT, "job_not_succeeded"),
             Self::RangeNotSatisfiable { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "range_not_satisfiable"),
@@ -141,7 +213,7 @@ impl ApiError {
                 | StoreError::Corrupt { .. }
                 | StoreError::OldSqlite { .. },
             ) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
-            Self::Artifacts(_) | Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+            Self::Artifacts(_) | Self::Files(_) | Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         }
     }
 
@@ -156,7 +228,7 @@ impl ApiError {
     fn detail(&self) -> Option<String> {
         match self {
             Self::Internal => None,
-            Self::Store(StoreError::DiskFull) => Some("the server's disk is full: the job was not accepted".to_owned()),
+            Self::Store(StoreError::DiskFull) => Some("the server's disk is full: nothing was kept".to_owned()),
             _ => Some(self.to_string()),
         }
     }
@@ -166,7 +238,17 @@ impl ApiError {
         match self {
             Self::Store(error) => tracing::error!(error = %error, "the store of jobs failed"),
             Self::Artifacts(error) => tracing::error!(error = %error, "published files could not be read"),
+            Self::Files(error) => tracing::error!(error = %error, "files could not be written"),
             _ => {}
+        }
+    }
+
+    /// In how many seconds the same request may do better.
+    fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::RateLimited { retry_after } => Some(retry_after.as_secs_f64().ceil() as u64),
+            Self::QueueFull { .. } => Some(LATER),
+            _ => (self.kind().0 == StatusCode::SERVICE_UNAVAILABLE).then_some(SOON),
         }
     }
 
@@ -190,14 +272,21 @@ impl IntoResponse for ApiError {
         let mut response = (status, Json(self.problem())).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
+        if let Some(seconds) = self.retry_after() {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if let Self::RangeNotSatisfiable { content_range: Some(range) } = self {
             headers.insert(header::CONTENT_RANGE, range);
         }
         response
     }
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
 }
 
 /// What a panic in a handler looks like from outside; the panic hook has printed where it was.

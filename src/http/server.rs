@@ -2,7 +2,7 @@
 
 use std::{io, pin::pin, time::Duration};
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -10,6 +10,8 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::net::{TcpListener, TcpStream};
+
+use super::access::Peer;
 
 /// How long clients may take.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +41,9 @@ async fn serve_within(limits: Limits, listener: TcpListener, router: Router, shu
         tokio::select! {
             () = &mut shutdown => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => spawn(&http, &connections, stream, router.clone()),
+                Ok((stream, address)) => {
+                    spawn(&http, &connections, stream, router.clone().layer(Extension(Peer(address))));
+                }
                 Err(error) => pause_after(&error).await,
             },
         }

@@ -2,19 +2,27 @@
 //!
 //! Pure data. Nothing here waits, opens a file or knows a framework; every other layer may import it.
 
+mod dataset;
+mod event;
 mod failure;
 mod id;
+mod plan;
 mod progress;
 mod report;
+mod scope;
 mod source;
 pub mod spec;
 
+pub use dataset::{DatasetId, TextFormat};
+pub use event::EventKind;
 pub use failure::{Decision, Failure, FailureCode};
 pub use id::{InvalidJobId, JobId};
+pub use plan::{Capabilities, Plan, PlannedMatrix, Planner, Refusal};
 pub use progress::{Progress, Stage, Status};
 pub use report::{
     ByteCounts, EvaluationReport, LayerReport, MatrixReport, ModelReport, ParameterCounts, PerplexityReport, Report,
     StageSeconds,
 };
-pub use source::{DatasetName, ModelSource};
+pub use scope::Scope;
+pub use source::{DatasetName, ModelSource, UPLOADS};
 pub use spec::{JobSpec, SpecError};

@@ -3,7 +3,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// Where a job stands. `queued → running → succeeded | failed | cancelled`.
+/// Where a job stands. `queued → running → succeeded | failed | cancelled`, and `paused` in between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
@@ -11,6 +11,8 @@ pub enum Status {
     Queued,
     /// A worker holds its lease.
     Running,
+    /// It stands still until somebody resumes or cancels it.
+    Paused,
     /// Its artifacts are published.
     Succeeded,
     /// It ended with an error, which the job shows.
@@ -21,20 +23,22 @@ pub enum Status {
 
 impl Status {
     /// All states, in the order a job goes through them.
-    pub const ALL: [Self; 5] = [Self::Queued, Self::Running, Self::Succeeded, Self::Failed, Self::Cancelled];
+    pub const ALL: [Self; 6] =
+        [Self::Queued, Self::Running, Self::Paused, Self::Succeeded, Self::Failed, Self::Cancelled];
 
     /// The name used in the API and in the database.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "queued",
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
         }
     }
 
-    /// Whether the job can never change again.
+    /// Whether the job has ended; only a failed one can begin again, when it is resumed.
     pub const fn is_terminal(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
     }
@@ -50,10 +54,9 @@ impl FromStr for Status {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|status| status.as_str() == text)
-            .ok_or_else(|| format!("unknown status '{text}': one of queued, running, succeeded, failed, cancelled"))
+        Self::ALL.into_iter().find(|status| status.as_str() == text).ok_or_else(|| {
+            format!("unknown status '{text}': one of queued, running, paused, succeeded, failed, cancelled")
+        })
     }
 }
 

@@ -1,5 +1,7 @@
 use std::{fmt, str::FromStr};
 
+use super::DatasetId;
+
 /// Where a model comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ModelSource {
@@ -26,6 +28,8 @@ pub enum DatasetName {
     Ptb,
     /// Colossal Clean Crawled Corpus.
     C4,
+    /// A text that was uploaded to the service: `ds_…`.
+    Uploaded(DatasetId),
     /// The user's own text.
     Local {
         /// Relative path with `/` between its parts, none of them `.` or `..`.
@@ -35,6 +39,9 @@ pub enum DatasetName {
 
 const FILE_PREFIX: &str = "file:";
 const LONGEST_NAME: usize = 255;
+/// The folder of uploaded texts, under the data sets folder. No name leads there but an id, so that nobody reads a text
+/// of somebody else.
+pub const UPLOADS: &str = ".uploads";
 
 fn is_word(part: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
@@ -92,10 +99,14 @@ impl FromStr for DatasetName {
             "wikitext2" => Ok(Self::Wikitext2),
             "ptb" => Ok(Self::Ptb),
             "c4" => Ok(Self::C4),
+            _ if text.starts_with("ds_") => text.parse().map(Self::Uploaded),
             _ => match text.strip_prefix(FILE_PREFIX) {
+                Some(name) if name.split('/').next() == Some(UPLOADS) => {
+                    Err(format!("'{text}': use the id of an uploaded data set by itself"))
+                }
                 Some(name) => parse_relative(name).map(|name| Self::Local { name }),
                 None => Err(format!(
-                    "'{text}' is not a known data set: use wikitext2, ptb, c4, or file:NAME for a text under the data sets folder"
+                    "'{text}' is not a known data set: use wikitext2, ptb, c4, file:NAME for a text under the data sets folder, or the id of an uploaded one"
                 )),
             },
         }
@@ -108,6 +119,7 @@ impl fmt::Display for DatasetName {
             Self::Wikitext2 => f.write_str("wikitext2"),
             Self::Ptb => f.write_str("ptb"),
             Self::C4 => f.write_str("c4"),
+            Self::Uploaded(id) => id.fmt(f),
             Self::Local { name } => write!(f, "{FILE_PREFIX}{name}"),
         }
     }

@@ -16,7 +16,7 @@ mod ops;
 mod rotary;
 
 pub use block::{Block, GradientSink, Saved};
-pub use config::Config;
+pub use config::{ARCHITECTURES, Config};
 pub use decoder::{Decoder, Observe, factor_names, module_name};
 pub use device::open_device;
 pub use head::{Head, Losses};

@@ -10,6 +10,7 @@ mod factorize;
 mod gradients;
 mod hidden;
 mod influence;
+mod plan;
 mod state;
 
 use std::fs;
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 
 pub use context::{Context, Observer, Settings};
 pub use error::Error;
+pub use plan::plan;
 
 use self::{
     budget::{LayerBudget, Sizes},
@@ -122,9 +124,13 @@ impl Model {
         Ok(Self { snapshot, config, config_json, weights, parameters })
     }
 
-    fn budget(&self, spec: &JobSpec) -> Result<(LayerBudget, budget::Keep), Error> {
+    fn parameters_of_layer(&self) -> u64 {
         let first = self.weights.iter().filter(|(name, _)| name.starts_with("model.layers.0."));
-        let layer = first.map(|(_, entry)| entry.elements()).sum();
+        first.map(|(_, entry)| entry.elements()).sum()
+    }
+
+    fn budget(&self, spec: &JobSpec) -> Result<(LayerBudget, budget::Keep), Error> {
+        let layer = self.parameters_of_layer();
         let sizes =
             Sizes { config: &self.config, parameters: self.parameters, layer, projections: &spec.grasp.projections };
         budget::resolve(&spec.grasp, &sizes)

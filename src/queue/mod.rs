@@ -4,64 +4,27 @@
 //! attempt carries the number, so that a worker whose lease lapsed changes no row. No transaction is open while a
 //! job runs. Lease times are taken on the store's own clock.
 
+mod datasets;
+mod keys;
+mod record;
 mod retry;
 mod sqlite;
+mod submission;
+mod webhooks;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
+pub use datasets::{DatasetRecord, DatasetStore};
+pub use keys::{KEY_PREFIX, KeyHash, KeyRecord, KeyStore, NewKey};
+pub use record::{Claim, EventRecord, JobError, JobRecord, Listing, Page};
 pub use retry::RetryPolicy;
 pub use sqlite::SqliteStore;
+pub use submission::{DEFAULT_TENANT, Idempotency, Origin, QueueLimits, Submission, Submitted};
+use tokio::sync::watch;
+pub use webhooks::{Delivery, WebhookStore};
 
-use crate::{
-    clock::UnixMillis,
-    job::{Failure, FailureCode, JobId, JobSpec, Progress, Status},
-};
-
-/// A job as the store knows it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct JobRecord {
-    /// Identity.
-    pub id: JobId,
-    /// What it is asked to do.
-    pub spec: JobSpec,
-    /// Where it stands.
-    pub status: Status,
-    /// The last progress reported, while running and after.
-    pub progress: Option<Progress>,
-    /// How often it was claimed.
-    pub attempt: u32,
-    /// Whether somebody asked to cancel it and its worker has not stopped yet.
-    pub cancel_requested: bool,
-    /// When it was submitted.
-    pub created_at: UnixMillis,
-    /// When it was first claimed.
-    pub started_at: Option<UnixMillis>,
-    /// When it reached a terminal state.
-    pub finished_at: Option<UnixMillis>,
-    /// Why it failed, in a failed job.
-    pub error: Option<JobError>,
-}
-
-/// Why a job failed, as shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JobError {
-    /// Stable code.
-    pub code: FailureCode,
-    /// For people.
-    pub message: String,
-}
-
-/// A claimed job: the right to run one attempt of it while the lease lasts.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Claim {
-    /// Which job.
-    pub id: JobId,
-    /// What it is asked to do.
-    pub spec: JobSpec,
-    /// The fence: every write of this attempt carries it.
-    pub attempt: u32,
-}
+use crate::job::{Failure, JobId, JobSpec, Progress, Status};
 
 /// What a beat learned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +33,8 @@ pub enum Beat {
     Owned,
     /// The lease is renewed, but somebody asked to cancel: stop, then settle as cancelled.
     CancelRequested,
+    /// The lease is renewed, but somebody asked to pause: stop at the next finished step, then settle as paused.
+    PauseRequested,
     /// The job belongs to another attempt or is over: stop and write nothing.
     Lost,
 }
@@ -81,6 +46,8 @@ pub enum Outcome {
     Succeeded,
     /// The user's cancel took effect.
     Cancelled,
+    /// The user's pause took effect.
+    Paused,
     /// The child said why; the decision inside tells whether it goes back to the queue.
     Failed(Failure),
     /// The child died or stalled without a word. Counts against the job unless a step was finished since the last one.
@@ -89,35 +56,26 @@ pub enum Outcome {
     Released,
 }
 
-/// What a cancel did.
+/// What a cancel, a pause or a resume did.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Cancellation {
-    /// It was queued and is cancelled now, or it runs and its worker will stop it: the record as it now stands.
+pub enum Change {
+    /// It took effect, or the worker was asked: the record as it now stands. Asking twice is no mistake.
     Accepted(JobRecord),
-    /// It had already ended: the record.
+    /// The job has ended and cannot be changed that way: the record.
     AlreadyOver(JobRecord),
     /// There is no such job.
     Unknown,
 }
 
-/// Which jobs to list, newest first.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Listing {
-    /// Only jobs submitted before this one (the last of the page before).
-    pub after: Option<JobId>,
-    /// At most so many.
-    pub limit: u32,
-    /// Only jobs in this state.
-    pub status: Option<Status>,
-}
-
-/// One page of a list.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Page {
-    /// The jobs, newest first.
-    pub jobs: Vec<JobRecord>,
-    /// Whether there are more after the last one.
-    pub has_more: bool,
+/// What a deletion did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    /// The record is gone, with its events.
+    Deleted,
+    /// The job has not ended, and stays.
+    Active(Status),
+    /// There is no such job.
+    Unknown,
 }
 
 /// The store failed; the text is for the log, never for a user.
@@ -174,16 +132,35 @@ impl From<sqlx::Error> for StoreError {
 /// Jobs that survive a restart.
 #[async_trait]
 pub trait JobStore: Send + Sync {
-    /// Stores a new job as queued; when this returns, the job is on disk.
-    async fn submit(&self, id: JobId, spec: &JobSpec) -> Result<JobRecord, StoreError>;
+    /// Stores a new job as queued, unless a limit or an earlier job with the same key stands against it; when this
+    /// returns, the job is on disk.
+    async fn enqueue(&self, submission: &Submission) -> Result<Submitted, StoreError>;
+    /// Stores a job of the default tenant, whatever waits already.
+    async fn submit(&self, id: JobId, spec: &JobSpec) -> Result<JobRecord, StoreError> {
+        match self.enqueue(&Submission::new(id, spec.clone())).await? {
+            Submitted::Accepted(record) | Submitted::Replayed(record) => Ok(record),
+            Submitted::KeyReused | Submitted::TenantFull | Submitted::ServiceFull => {
+                Err(StoreError::Corrupt { id: id.to_string(), what: "refused without a limit".to_owned() })
+            }
+        }
+    }
     /// Finds a job.
     async fn get(&self, id: JobId) -> Result<Option<JobRecord>, StoreError>;
     /// Lists jobs, newest first.
-    async fn list(&self, listing: Listing) -> Result<Page, StoreError>;
-    /// Cancels a queued job, or asks the worker of a running one to stop.
-    async fn cancel(&self, id: JobId) -> Result<Cancellation, StoreError>;
+    async fn list(&self, listing: &Listing) -> Result<Page, StoreError>;
+    /// The events of a job with numbers above `after`, at most `limit`, in order.
+    async fn events(&self, id: JobId, after: u64, limit: u32) -> Result<Vec<EventRecord>, StoreError>;
+    /// Cancels a waiting job, or asks the worker of a running one to stop.
+    async fn cancel(&self, id: JobId) -> Result<Change, StoreError>;
+    /// Pauses a waiting job, or asks the worker of a running one to stop at its next finished step.
+    async fn pause(&self, id: JobId) -> Result<Change, StoreError>;
+    /// Sends a paused or failed job back to the queue, where it goes on from its last finished step; takes back a pause
+    /// that was only asked for.
+    async fn resume(&self, id: JobId) -> Result<Change, StoreError>;
+    /// Removes a job that has ended, with its events. Its files are not the store's.
+    async fn delete(&self, id: JobId) -> Result<Deletion, StoreError>;
     /// Hands the oldest queued job, or one whose lease lapsed, to `worker` for `lease`. A job whose lease lapsed after a
-    /// cancel was asked for becomes cancelled instead.
+    /// cancel or a pause was asked for becomes cancelled or paused instead.
     async fn claim(&self, worker: &str, lease: Duration) -> Result<Option<Claim>, StoreError>;
     /// Renews the lease of an attempt and records its progress.
     async fn beat(&self, claim: &Claim, progress: Option<&Progress>, lease: Duration) -> Result<Beat, StoreError>;
@@ -192,8 +169,13 @@ pub trait JobStore: Send + Sync {
     /// Ends an attempt, or sends its job back to the queue as the [`RetryPolicy`] says. `false` when it was not its to
     /// end any more. A cancel that was asked for meanwhile wins over every outcome but `Succeeded`.
     async fn settle(&self, claim: &Claim, outcome: &Outcome) -> Result<bool, StoreError>;
-    /// Jobs in each state, all five of them.
+    /// Jobs in each state, all six of them.
     async fn counts(&self) -> Result<Vec<(Status, u64)>, StoreError>;
+    /// Jobs that have ended, the one that ended first at the head, each with how long ago that was.
+    async fn ended(&self) -> Result<Vec<(JobId, Duration)>, StoreError>;
+    /// Changes whenever something was written through this store. A reader waits for it, but not for long: another
+    /// process may write too.
+    fn changes(&self) -> watch::Receiver<u64>;
     /// Whether the store answers; for readiness.
     async fn ping(&self) -> Result<(), StoreError>;
 }

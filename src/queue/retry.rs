@@ -26,6 +26,7 @@ impl Default for RetryPolicy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Standing {
     pub(super) cancel_requested: bool,
+    pub(super) pause_requested: bool,
     pub(super) retries: u32,
     pub(super) crashes_in_a_row: u32,
 }
@@ -35,8 +36,8 @@ pub(super) struct Standing {
 pub(super) enum Next {
     /// It has ended.
     Over { status: Status, error: Option<JobError> },
-    /// Back to the queue, claimable after `delay`.
-    Again { delay: Duration, retries: u32, crashes_in_a_row: u32 },
+    /// Back to the queue, claimable after `delay`, or, as somebody asked, aside as paused.
+    Again { status: Status, delay: Duration, retries: u32, crashes_in_a_row: u32 },
 }
 
 impl Next {
@@ -52,20 +53,24 @@ impl Next {
 impl RetryPolicy {
     /// A success stands even when a cancel was asked for: its folder is already published. Anything else yields to it.
     pub(super) fn next(&self, standing: Standing, outcome: &Outcome) -> Next {
-        let Standing { cancel_requested, retries, crashes_in_a_row } = standing;
+        let Standing { cancel_requested, pause_requested, retries, crashes_in_a_row } = standing;
+        let status = if pause_requested { Status::Paused } else { Status::Queued };
         match outcome {
             Outcome::Succeeded => Next::over(Status::Succeeded),
             Outcome::Cancelled => Next::over(Status::Cancelled),
             _ if cancel_requested => Next::over(Status::Cancelled),
-            Outcome::Released => Next::Again { delay: Duration::ZERO, retries, crashes_in_a_row },
+            // A pause that was taken back meanwhile is no more than a release.
+            Outcome::Released | Outcome::Paused => {
+                Next::Again { status, delay: Duration::ZERO, retries, crashes_in_a_row }
+            }
             Outcome::Failed(failure) => match failure.decision {
                 Decision::Retry if retries < self.retries => {
-                    Next::Again { delay: self.backoff(retries), retries: retries + 1, crashes_in_a_row }
+                    Next::Again { status, delay: self.backoff(retries), retries: retries + 1, crashes_in_a_row }
                 }
                 Decision::Retry | Decision::GiveUp => Next::failed(failure.code, failure),
             },
             Outcome::Crashed(_) if crashes_in_a_row + 1 < self.crashes => {
-                Next::Again { delay: Duration::ZERO, retries, crashes_in_a_row: crashes_in_a_row + 1 }
+                Next::Again { status, delay: Duration::ZERO, retries, crashes_in_a_row: crashes_in_a_row + 1 }
             }
             Outcome::Crashed(failure) => Next::failed(crash_code(failure.code), failure),
         }
@@ -109,10 +114,25 @@ mod tests {
     fn the_third_crash_in_a_row_ends_the_job() {
         let policy = RetryPolicy::default();
         let second = policy.next(Standing { crashes_in_a_row: 1, ..Standing::default() }, &crash());
-        assert_eq!(second, Next::Again { delay: Duration::ZERO, retries: 0, crashes_in_a_row: 2 });
+        assert_eq!(
+            second,
+            Next::Again { status: Status::Queued, delay: Duration::ZERO, retries: 0, crashes_in_a_row: 2 }
+        );
         let third = policy.next(Standing { crashes_in_a_row: 2, ..Standing::default() }, &crash());
         let error = JobError { code: FailureCode::WorkerCrashed, message: "killed by signal 9".into() };
         assert_eq!(third, Next::Over { status: Status::Failed, error: Some(error) });
+    }
+
+    #[test]
+    fn a_pause_sets_aside_what_would_run_again() {
+        let policy = RetryPolicy::default();
+        let standing = Standing { pause_requested: true, ..Standing::default() };
+        for outcome in [Outcome::Paused, Outcome::Released, crash()] {
+            let Next::Again { status, .. } = policy.next(standing, &outcome) else { panic!("{outcome:?}") };
+            assert_eq!(status, Status::Paused, "{outcome:?}");
+        }
+        let Next::Again { status, .. } = policy.next(Standing::default(), &Outcome::Paused) else { panic!() };
+        assert_eq!(status, Status::Queued, "the pause was taken back");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{folder::read_spec, protocol::Message};
 use crate::{
-    job::{Failure, FailureCode, Progress, Stage},
+    job::{Failure, FailureCode, JobId, Progress, Stage},
     pipeline,
 };
 
@@ -39,6 +39,19 @@ pub struct Assignment {
     pub output: PathBuf,
     /// The machine.
     pub settings: pipeline::Settings,
+    /// What its log lines carry.
+    pub origin: Origin,
+}
+
+/// Which job the process runs, and which request that came with.
+#[derive(Debug)]
+pub struct Origin {
+    /// The job.
+    pub job: JobId,
+    /// `X-Request-Id` of its submission.
+    pub request_id: Option<String>,
+    /// The trace that request was part of (W3C).
+    pub traceparent: Option<String>,
 }
 
 /// A child could not even begin.
@@ -82,10 +95,12 @@ pub fn settle_in(parent: u32) -> Result<(), ChildError> {
 /// # Errors
 /// [`ChildError`] when the process could not begin; how the job ended is on the pipe, never here.
 pub fn run(assignment: &Assignment) -> Result<(), ChildError> {
+    let Origin { job, request_id, traceparent } = &assignment.origin;
+    let _span = tracing::info_span!("job", job.id = %job, request.id = request_id, traceparent).entered();
     let pipe = Arc::new(Pipe::new(io::stdout()));
-    let cancelled = Arc::new(AtomicBool::new(false));
-    keep_company(Arc::clone(&pipe), Arc::clone(&cancelled))?;
-    let last_word = work(assignment, &Watcher { pipe: &pipe, cancelled: &cancelled });
+    let wishes = Arc::new(Wishes::default());
+    keep_company(Arc::clone(&pipe), Arc::clone(&wishes))?;
+    let last_word = work(assignment, &Watcher { pipe: &pipe, wishes: &wishes });
     tracing::info!(?last_word, "the worker process ends");
     pipe.say(&last_word);
     Ok(())
@@ -114,26 +129,37 @@ fn work(assignment: &Assignment, watcher: &Watcher<'_>) -> Message {
     }
 }
 
-/// Starts the thread that shows signs of life while a stage is silent, and hears SIGTERM.
-fn keep_company(pipe: Arc<Pipe>, cancelled: Arc<AtomicBool>) -> Result<(), ChildError> {
+/// What the supervisor has asked for.
+#[derive(Debug, Default)]
+struct Wishes {
+    /// To end at the next boundary (SIGTERM).
+    stop: AtomicBool,
+    /// To end once the step under way is finished (SIGUSR1).
+    pause: AtomicBool,
+}
+
+/// Starts the thread that shows signs of life while a stage is silent, and hears signals.
+fn keep_company(pipe: Arc<Pipe>, wishes: Arc<Wishes>) -> Result<(), ChildError> {
     let system = |what| move |source| ChildError::System { what, source };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(system("starting the heartbeat"))?;
-    // Before the job begins, so that no SIGTERM of its supervisor can find the default action in place.
-    let terminate = runtime.block_on(async { signal(SignalKind::terminate()) }).map_err(system("hearing SIGTERM"))?;
+    // Before the job begins, so that no signal of its supervisor can find the default action in place.
+    let listen = |kind| runtime.block_on(async { signal(kind) }).map_err(system("hearing signals"));
+    let (terminate, pause) = (listen(SignalKind::terminate())?, listen(SignalKind::user_defined1())?);
     std::thread::Builder::new()
         .name("heartbeat".to_owned())
-        .spawn(move || runtime.block_on(beat_and_listen(&pipe, &cancelled, terminate)))
+        .spawn(move || runtime.block_on(beat_and_listen(&pipe, &wishes, terminate, pause)))
         .map_err(system("starting the heartbeat"))?;
     Ok(())
 }
 
-async fn beat_and_listen(pipe: &Pipe, cancelled: &AtomicBool, mut terminate: Signal) {
+async fn beat_and_listen(pipe: &Pipe, wishes: &Wishes, mut terminate: Signal, mut pause: Signal) {
     let mut beats = tokio::time::interval(HEARTBEAT);
     loop {
         tokio::select! {
             _ = beats.tick() => pipe.say(&Message::Heartbeat),
-            _ = terminate.recv() => cancelled.store(true, Ordering::Relaxed),
+            _ = terminate.recv() => wishes.stop.store(true, Ordering::Relaxed),
+            _ = pause.recv() => wishes.pause.store(true, Ordering::Relaxed),
         }
     }
 }
@@ -187,7 +213,7 @@ impl PipeState {
 
 struct Watcher<'a> {
     pipe: &'a Pipe,
-    cancelled: &'a AtomicBool,
+    wishes: &'a Wishes,
 }
 
 impl pipeline::Observer for Watcher<'_> {
@@ -197,10 +223,13 @@ impl pipeline::Observer for Watcher<'_> {
 
     fn step_finished(&self) {
         self.pipe.say(&Message::StepFinished);
+        if self.wishes.pause.load(Ordering::Relaxed) {
+            self.wishes.stop.store(true, Ordering::Relaxed);
+        }
     }
 
     fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
+        self.wishes.stop.load(Ordering::Relaxed)
     }
 }
 
@@ -234,6 +263,17 @@ mod tests {
         assert!(lines.len() < 900, "{}", lines.len());
         assert!(lines[0].contains(r#""done":0"#) && lines[lines.len() - 2].contains(r#""done":1000"#));
         assert!(lines[lines.len() - 1].contains("gradients"));
+    }
+
+    #[test]
+    fn a_pause_waits_for_the_step_under_way() {
+        use pipeline::Observer;
+        let (pipe, wishes) = (Pipe::new(Sink::default()), Wishes::default());
+        let watcher = Watcher { pipe: &pipe, wishes: &wishes };
+        wishes.pause.store(true, Ordering::Relaxed);
+        assert!(!watcher.is_cancelled());
+        watcher.step_finished();
+        assert!(watcher.is_cancelled());
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! - `pool`: the slots, and sweeping up behind jobs that are over.
 //! - `slot`: claim → run → publish → settle.
 //! - `supervisor`: one child process from spawn to exit.
+//! - `retention`: how long jobs that are over are kept.
 //! - [`child`]: the other end of the pipe.
 //! - [`protocol`]: what is said on it.
 
@@ -15,17 +16,24 @@ mod folder;
 mod lease;
 mod pool;
 pub mod protocol;
+mod retention;
 mod slot;
 mod supervisor;
 
 use std::{ffi::OsString, fmt, path::PathBuf, time::Duration};
 
 pub use pool::run;
+pub use retention::Retention;
 
 /// Histogram of how long attempts take, by outcome.
 pub const ATTEMPT_SECONDS: &str = "graspd_attempt_seconds";
 /// Upper bounds of its buckets, in seconds: from the sample model to a night.
 pub const ATTEMPT_SECONDS_BUCKETS: [f64; 9] = [1.0, 5.0, 15.0, 60.0, 300.0, 1_200.0, 3_600.0, 14_400.0, 43_200.0];
+
+/// Histogram of how long stages take, by stage; its buckets are those of attempts.
+pub const STAGE_SECONDS: &str = "graspd_stage_seconds";
+/// Counter of the bytes that were published.
+pub const PUBLISHED_BYTES: &str = "graspd_published_bytes_total";
 
 /// How jobs are run on this machine.
 #[derive(Clone, Debug)]
@@ -46,6 +54,8 @@ pub struct Settings {
     pub slots_per_device: usize,
     /// Names this process in the store.
     pub worker: String,
+    /// What of ended jobs is kept.
+    pub retention: Retention,
     /// Every wait and limit.
     pub timing: Timing,
 }

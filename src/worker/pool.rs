@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use super::{
-    Settings, folder,
+    Settings, folder, retention,
     slot::{Shared, Slot},
 };
 use crate::{artifact::ArtifactStore, queue::JobStore};
@@ -42,6 +42,7 @@ async fn sweep(shared: Arc<Shared>, mut stopping: watch::Receiver<bool>) {
         for id in folder::jobs_with_work(&shared.settings) {
             shared.tidy(id).await;
         }
+        retention::apply(&shared).await;
         if timeout(SWEEP, stopping.wait_for(|stop| *stop)).await.is_ok() {
             return;
         }

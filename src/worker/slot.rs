@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     artifact::{ArtifactError, ArtifactStore},
-    job::{Failure, FailureCode, JobId, Progress, Stage},
+    job::{Failure, FailureCode, JobId, Progress, Stage, Status},
     queue::{Beat, Claim, JobStore, Outcome},
 };
 
@@ -65,8 +65,7 @@ impl Slot {
     }
 
     async fn run_claimed(&self, claim: &Claim, since: Instant) {
-        let span =
-            tracing::info_span!("attempt", job.id = %claim.id, job.attempt = claim.attempt, device = self.device);
+        let span = tracing::info_span!("attempt", job.id = %claim.id, job.attempt = claim.attempt, device = self.device, request.id = claim.origin.request_id, traceparent = claim.origin.traceparent);
         metrics::gauge!("graspd_slots_busy").increment(1);
         self.run_attempt(claim, since).instrument(span).await;
         metrics::gauge!("graspd_slots_busy").decrement(1);
@@ -97,7 +96,7 @@ impl Slot {
             Ok(output) => output,
             Err(error) => return Ok(Outcome::Failed(describe(&error))),
         };
-        let start = Start { settings, device: &self.device, folder: &folder, output: &output };
+        let start = Start { settings, device: &self.device, folder: &folder, output: &output, claim };
         match supervise(start, lease, self.stopping.clone()).await {
             Ok(Ending::Finished) => self.publish(claim, lease).await,
             Ok(Ending::Over(outcome)) => Ok(outcome),
@@ -110,7 +109,8 @@ impl Slot {
     async fn publish(&self, claim: &Claim, lease: &mut Lease<'_>) -> Result<Outcome, Lost> {
         let progress = Progress::new(Stage::Publish, 0, 1);
         match lease.beat(Some(&progress)).await {
-            Beat::Owned => {}
+            // There is no step left to pause after.
+            Beat::Owned | Beat::PauseRequested => {}
             Beat::CancelRequested => return Ok(Outcome::Cancelled),
             Beat::Lost => return Err(Lost),
         }
@@ -121,7 +121,10 @@ impl Slot {
         loop {
             tokio::select! {
                 published = &mut publishing => return Ok(match published {
-                    Ok(()) => Outcome::Succeeded,
+                    Ok(()) => {
+                        self.count_published(claim.id).await;
+                        Outcome::Succeeded
+                    }
                     Err(error) => Outcome::Failed(describe(&error)),
                 }),
                 // A cancel that comes now is too late: the folder may already be visible.
@@ -133,12 +136,21 @@ impl Slot {
     }
 }
 
+impl Slot {
+    async fn count_published(&self, id: JobId) {
+        // A measurement is no reason to fail a job.
+        let files = self.shared.artifacts.list(id).await.ok().flatten().unwrap_or_default();
+        metrics::counter!(super::PUBLISHED_BYTES).increment(files.iter().map(|file| file.bytes).sum());
+    }
+}
+
 impl Shared {
-    /// Removes what a job that is over no longer needs; a job that will run again keeps its checkpoints.
+    /// Removes what a job no longer needs; one that may run again, a failed one included, keeps its checkpoints.
     pub(super) async fn tidy(self: &Arc<Self>, id: JobId) {
         match self.store.get(id).await {
-            Ok(Some(record)) if record.status.is_terminal() => {}
-            Ok(_) => return,
+            Ok(Some(record)) if matches!(record.status, Status::Succeeded | Status::Cancelled) => {}
+            Ok(None) => {}
+            Ok(Some(_)) => return,
             Err(error) => {
                 tracing::warn!(%error, "the store did not say whether the job is over");
                 return;
@@ -174,6 +186,10 @@ fn log_outcome(outcome: &Outcome) -> &'static str {
         Outcome::Cancelled => {
             tracing::info!("attempt cancelled");
             "cancelled"
+        }
+        Outcome::Paused => {
+            tracing::info!("attempt paused: the job goes on when it is resumed");
+            "paused"
         }
         Outcome::Released => {
             tracing::info!("attempt released: the job goes on when a worker is there again");

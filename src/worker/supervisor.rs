@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     job::{Failure, FailureCode, Progress},
-    queue::{Beat, Outcome},
+    queue::{Beat, Claim, Outcome},
 };
 
 /// Messages read ahead of the store.
@@ -30,6 +30,7 @@ pub(super) struct Start<'a> {
     pub(super) device: &'a str,
     pub(super) folder: &'a Folder,
     pub(super) output: &'a std::path::Path,
+    pub(super) claim: &'a Claim,
 }
 
 /// How an attempt's child ended.
@@ -75,6 +76,13 @@ fn spawn(start: &Start<'_>) -> std::io::Result<(Child, Pid, ChildStdout)> {
     command.args(&start.settings.arguments);
     command.arg("--work").arg(&start.folder.work).arg("--output").arg(start.output);
     command.arg("--device").arg(start.device).arg("--parent").arg(std::process::id().to_string());
+    command.arg("--job").arg(start.claim.id.to_string());
+    let origin = &start.claim.origin;
+    for (flag, value) in [("--request-id", &origin.request_id), ("--traceparent", &origin.traceparent)] {
+        if let Some(value) = value {
+            command.arg(flag).arg(value);
+        }
+    }
     for (name, value) in &start.settings.environment.0 {
         match value {
             Some(value) => command.env(name, value),
@@ -98,16 +106,22 @@ struct Supervisor<'a, 'l> {
     timing: Timing,
     /// Why it was told to stop, if it was.
     stop: Option<Stop>,
+    /// Whether it was told to stop after the step under way. That may take as long as it likes, so it is no [`Stop`].
+    pausing: bool,
     /// When it is killed, or, once killed, given up.
     kill_at: Option<Instant>,
     killed: bool,
     /// Its last word: done, stopped or failed.
     last_word: Option<Message>,
     progress: Option<Progress>,
+    /// When the stage at work began.
+    stage_began: Instant,
     /// When progress last went to the store.
     written: Instant,
     /// When it last said anything.
     heard: Instant,
+    /// Whether it ever did; before that it may not be ready for signals.
+    has_spoken: bool,
     /// When its progress last changed.
     moved: Instant,
 }
@@ -121,13 +135,16 @@ impl<'a, 'l> Supervisor<'a, 'l> {
             lease,
             timing,
             stop: None,
+            pausing: false,
             kill_at: None,
             killed: false,
             last_word: None,
             progress: None,
+            stage_began: now,
             written: now,
             heard: now,
             moved: now,
+            has_spoken: false,
         }
     }
 
@@ -160,6 +177,7 @@ impl<'a, 'l> Supervisor<'a, 'l> {
             }
         };
         self.hear_the_rest(messages).await;
+        self.measure_stage();
         exit
     }
 
@@ -178,6 +196,7 @@ impl<'a, 'l> Supervisor<'a, 'l> {
 
     async fn hear(&mut self, message: Message) {
         self.heard = Instant::now();
+        self.has_spoken = true;
         match message {
             Message::Heartbeat => {}
             Message::Progress { progress } => self.note(progress).await,
@@ -201,9 +220,21 @@ impl<'a, 'l> Supervisor<'a, 'l> {
         if self.progress.as_ref() != Some(&progress) {
             self.moved = self.heard;
         }
+        if new_stage {
+            self.measure_stage();
+        }
         self.progress = Some(progress);
         if new_stage || self.written.elapsed() >= self.timing.progress {
             self.beat().await;
+        }
+    }
+
+    /// Records how long the stage took that ends here.
+    fn measure_stage(&mut self) {
+        let seconds = self.stage_began.elapsed().as_secs_f64();
+        self.stage_began = Instant::now();
+        if let Some(ended) = &self.progress {
+            metrics::histogram!(super::STAGE_SECONDS, "stage" => ended.stage.as_str()).record(seconds);
         }
     }
 
@@ -232,6 +263,7 @@ impl<'a, 'l> Supervisor<'a, 'l> {
         match beat {
             Beat::Owned => {}
             Beat::CancelRequested => self.stop(Stop::Cancelled),
+            Beat::PauseRequested => self.pause(),
             Beat::Lost => self.stop(Stop::Lost),
         }
     }
@@ -247,6 +279,14 @@ impl<'a, 'l> Supervisor<'a, 'l> {
         self.kill_at = Some(self.kill_at.map_or(kill_at, |earlier| earlier.min(kill_at)));
         self.stop = Some(reason);
         self.signal(Signal::TERM);
+    }
+
+    fn pause(&mut self) {
+        if !self.pausing && self.stop.is_none() && self.has_spoken {
+            tracing::info!("asking the worker process to stop at its next finished step");
+            self.pausing = true;
+            self.signal(Signal::USR1);
+        }
     }
 
     fn kill(&mut self) {
@@ -269,6 +309,7 @@ impl<'a, 'l> Supervisor<'a, 'l> {
             (Some(Stop::Cancelled), _) => Ending::Over(Outcome::Cancelled),
             (_, Some(Message::Done)) => Ending::Finished,
             (_, Some(Message::Failed { failure })) => Ending::Over(Outcome::Failed(failure)),
+            (None, Some(Message::Stopped)) if self.pausing => Ending::Over(Outcome::Paused),
             // Told to stop by the server, or by whoever else may signal it, such as a service manager.
             (Some(Stop::Shutdown), _) | (None, Some(Message::Stopped)) => Ending::Over(Outcome::Released),
             (Some(Stop::Silent), _) => {

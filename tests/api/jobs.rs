@@ -76,16 +76,35 @@ fn ids(list: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
+async fn jobs_are_listed_by_their_labels() {
+    let app = TestApp::new().await;
+    for (run, team) in [("7", "a"), ("7", "b"), ("8", "a")] {
+        app.create_job(&json!({"model": "org/name", "metadata": {"run": run, "the team": team}})).await;
+    }
+    for (query, count) in [
+        ("?metadata[run]=7", 2),
+        ("?metadata%5Brun%5D=7&metadata[the%20team]=a", 1),
+        ("?metadata[run]=9", 0),
+        ("?metadata[other]=7", 0),
+    ] {
+        let list: Value = app.list_jobs(query).await.json().await.unwrap();
+        assert_eq!(ids(&list).len(), count, "{query}");
+    }
+}
+
+#[tokio::test]
 async fn a_query_that_means_nothing_is_refused_by_name() {
     let app = TestApp::new().await;
     for (query, field) in [
         ("?limit=0", "limit"),
         ("?limit=101", "limit"),
         ("?limit=ten", "limit"),
-        ("?status=paused", "status"),
+        ("?status=waiting", "status"),
         ("?after=1", "after"),
         ("?before=1", "before"),
         ("?limit=1&limit=2", "limit"),
+        ("?metadata=1", "metadata"),
+        ("?metadata[a]=1&metadata[a]=2", "metadata[a]"),
     ] {
         let response = app.list_jobs(query).await;
         assert_eq!(response.status(), 400, "{query}");

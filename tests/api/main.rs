@@ -4,11 +4,18 @@
 
 mod artifacts;
 mod client;
+mod datasets;
+mod events;
 mod hostile;
 mod jobs;
+mod keys;
+mod lifecycle;
 mod openapi;
+mod plans;
 mod problems;
 mod service;
+mod wait;
+mod webhooks;
 
 use std::{
     fmt::Write,
@@ -19,11 +26,16 @@ use std::{
 };
 
 use graspd::{
-    artifact::{ArtifactStore, DiskStore},
+    app::TheMethod,
+    artifact::{ArtifactStore, DiskStore, Logs},
+    checkpoint::HubSettings,
     clock::RandomIds,
-    http::{ApiState, Draining, REQUEST_SECONDS, REQUEST_SECONDS_BUCKETS, router, server},
+    http::{
+        ApiState, Draining, REQUEST_SECONDS, REQUEST_SECONDS_BUCKETS, RateLimit, Settings, Uploads, router, server,
+    },
     job::JobId,
-    queue::{Claim, JobStore, Outcome, RetryPolicy, SqliteStore},
+    pipeline,
+    queue::{Claim, JobStore, Outcome, QueueLimits, RetryPolicy, SqliteStore},
 };
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use reqwest::{Method, RequestBuilder, Response};
@@ -43,6 +55,29 @@ static METRICS: LazyLock<PrometheusHandle> = LazyLock::new(|| {
         .unwrap()
 });
 
+const SETTINGS: Settings = Settings {
+    queue: QueueLimits::NONE,
+    rate: RateLimit { per_second: None },
+    webhooks: true,
+    largest_dataset: 10_000,
+    datasets_of_tenant: 15_000,
+};
+
+/// The real method, over the models that ship with the project.
+fn planner() -> TheMethod {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let hub = HubSettings {
+        endpoint: "http://127.0.0.1:9".into(),
+        cache_dir: "/nonexistent".into(),
+        token: None,
+        offline: false,
+        retry_delay: Duration::ZERO,
+    };
+    let datasets_dir = fixtures.join("text");
+    let settings = pipeline::Settings { models_dir: fixtures, datasets_dir, hub, device: "cpu".into() };
+    TheMethod { settings, devices: vec!["cpu".to_owned()] }
+}
+
 /// A server on a free port, with one method per endpoint.
 struct TestApp {
     url: String,
@@ -51,7 +86,7 @@ struct TestApp {
     store: Arc<dyn JobStore>,
     artifacts: DiskStore,
     draining: Draining,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl TestApp {
@@ -61,23 +96,39 @@ impl TestApp {
 
     /// With something between the API and the database.
     async fn with_store(wrap: impl FnOnce(SqliteStore) -> Arc<dyn JobStore>) -> Self {
+        Self::with(SETTINGS, wrap).await
+    }
+
+    /// With other limits.
+    async fn with_settings(settings: Settings) -> Self {
+        Self::with(settings, |database| Arc::new(database)).await
+    }
+
+    async fn with(settings: Settings, wrap: impl FnOnce(SqliteStore) -> Arc<dyn JobStore>) -> Self {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("graspd.db");
         let database = SqliteStore::open(path.to_str().unwrap(), RetryPolicy::default()).await.unwrap();
         let artifacts = DiskStore::open(folder.path()).unwrap();
         let (store, draining) = (wrap(database.clone()), Draining::default());
+        let keys = Arc::new(database.clone());
         let state = ApiState {
             store: store.clone(),
+            keys: keys.clone(),
+            datasets: keys,
             artifacts: Arc::new(artifacts.clone()),
+            logs: Logs::new(folder.path().join("logs")),
+            uploads: Uploads::new(folder.path().join("uploads")),
+            planner: Arc::new(planner()),
             ids: Arc::new(RandomIds),
             metrics: METRICS.clone(),
             draining: draining.clone(),
+            settings,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(server::serve(listener, router(state), std::future::pending()));
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { url, http, database, store, artifacts, draining, _folder: folder }
+        Self { url, http, database, store, artifacts, draining, folder }
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -107,6 +158,19 @@ impl TestApp {
 
     async fn cancel_job(&self, id: &str) -> Response {
         self.request(Method::POST, &format!("/v1/jobs/{id}/cancel")).send().await.unwrap()
+    }
+
+    async fn post(&self, path: &str) -> Response {
+        self.request(Method::POST, path).send().await.unwrap()
+    }
+
+    async fn delete(&self, path: &str) -> Response {
+        self.request(Method::DELETE, path).send().await.unwrap()
+    }
+
+    /// A GET with one more header.
+    async fn get_with(&self, path: &str, name: &str, value: &str) -> Response {
+        self.request(Method::GET, path).header(name, value).send().await.unwrap()
     }
 
     async fn get_report(&self, id: &str) -> Response {

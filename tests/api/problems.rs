@@ -4,11 +4,15 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use graspd::{
-    job::{Failure, FailureCode, JobId, JobSpec, Progress, Status},
-    queue::{Beat, Cancellation, Claim, JobRecord, JobStore, Listing, Outcome, Page, SqliteStore, StoreError},
+    job::{Failure, FailureCode, JobId, Progress, Status},
+    queue::{
+        Beat, Change, Claim, Deletion, EventRecord, JobRecord, JobStore, Listing, Outcome, Page, SqliteStore,
+        StoreError, Submission, Submitted,
+    },
 };
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::{TestApp, header};
 
@@ -106,7 +110,7 @@ struct Faulty {
 
 #[async_trait]
 impl JobStore for Faulty {
-    async fn submit(&self, _: JobId, _: &JobSpec) -> Result<JobRecord, StoreError> {
+    async fn enqueue(&self, _: &Submission) -> Result<Submitted, StoreError> {
         match self.fault {
             Fault::DiskFull => Err(StoreError::DiskFull),
             Fault::Panic => panic!("a secret"),
@@ -115,10 +119,28 @@ impl JobStore for Faulty {
     async fn get(&self, id: JobId) -> Result<Option<JobRecord>, StoreError> {
         self.store.get(id).await
     }
-    async fn list(&self, listing: Listing) -> Result<Page, StoreError> {
+    async fn list(&self, listing: &Listing) -> Result<Page, StoreError> {
         self.store.list(listing).await
     }
-    async fn cancel(&self, id: JobId) -> Result<Cancellation, StoreError> {
+    async fn events(&self, id: JobId, after: u64, limit: u32) -> Result<Vec<EventRecord>, StoreError> {
+        self.store.events(id, after, limit).await
+    }
+    async fn pause(&self, id: JobId) -> Result<Change, StoreError> {
+        self.store.pause(id).await
+    }
+    async fn resume(&self, id: JobId) -> Result<Change, StoreError> {
+        self.store.resume(id).await
+    }
+    async fn delete(&self, id: JobId) -> Result<Deletion, StoreError> {
+        self.store.delete(id).await
+    }
+    async fn ended(&self) -> Result<Vec<(JobId, Duration)>, StoreError> {
+        self.store.ended().await
+    }
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.store.changes()
+    }
+    async fn cancel(&self, id: JobId) -> Result<Change, StoreError> {
         self.store.cancel(id).await
     }
     async fn claim(&self, worker: &str, lease: Duration) -> Result<Option<Claim>, StoreError> {

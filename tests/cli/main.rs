@@ -95,7 +95,7 @@ struct Server {
 
 impl Server {
     fn start(folder: &Path) -> Self {
-        let arguments = ["--listen", "127.0.0.1:0", "--log", "json"];
+        let arguments = ["--listen", "127.0.0.1:0", "--log", "json", "--rate-limit", "0"];
         let mut process = graspd(folder, &arguments).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
         let listening = lines.find_map(|line| address(&line.unwrap())).expect("the server says where it listens");
@@ -129,4 +129,61 @@ fn a_server_is_healthy_until_it_is_told_to_stop_and_then_exits_with_0() {
     assert_eq!(server.process.wait().unwrap().code(), Some(0));
     assert_eq!(run(folder.path(), &["healthcheck", "--listen", &server.listen]).0, 1);
     assert!(folder.path().join("data/graspd.db").exists());
+}
+
+#[test]
+fn a_server_beyond_loopback_wants_a_key_or_to_be_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, output) = run(folder.path(), &["serve", "--listen", "0.0.0.0:0"]);
+    assert_eq!(code, 1);
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    assert!(complaint.contains("graspd keys create") && complaint.contains("--allow-anonymous"), "{complaint}");
+}
+
+#[test]
+fn keys_are_made_listed_rotated_and_revoked() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = |output: Output| String::from_utf8(output.stdout).unwrap();
+    let (code, output) = run(folder.path(), &["keys", "create", "--tenant", "ci", "--scope", "jobs:read"]);
+    let key = text(output);
+    assert!(code == 0 && key.starts_with("graspd_") && key.trim().len() == 50, "{key}");
+    let list = text(run(folder.path(), &["keys", "list"]).1);
+    assert!(list.contains("ci") && list.contains("valid") && !list.contains(key.trim()), "{list}");
+    let id = list.split_whitespace().find(|word| word.starts_with("key_")).unwrap().to_owned();
+    assert_eq!(run(folder.path(), &["keys", "rotate", &id]).0, 0);
+    assert_eq!(run(folder.path(), &["keys", "revoke", &id]).0, 0);
+    let list = text(run(folder.path(), &["keys", "list"]).1);
+    assert!(list.contains("revoked") && list.contains("valid"), "{list}");
+    assert_eq!(run(folder.path(), &["keys", "revoke", "key_none"]).0, 1);
+}
+
+#[test]
+fn jobs_are_submitted_followed_and_downloaded_with_a_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = String::from_utf8(run(folder.path(), &["keys", "create"]).1.stdout).unwrap().trim().to_owned();
+    let server = Server::start(folder.path());
+    let url = format!("http://{}", server.listen);
+    let jobs = |arguments: &[&str]| {
+        let all = [&["jobs", "--server", &url, "--key", &key][..], arguments].concat();
+        let (code, output) = run(folder.path(), &all);
+        (code, String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    fs::write(
+        folder.path().join("job.json"),
+        r#"{"model": "file:tiny-llama", "calibration": {"dataset": "file:calibration", "samples": 2, "sequence_length": 32},
+            "grasp": {"layers": [3]}, "evaluation": null}"#,
+    )
+    .unwrap();
+    assert_eq!(run(folder.path(), &["jobs", "--server", &url, "list"]).0, 3, "without the key");
+    let (code, id, trouble) = jobs(&["submit", "job.json", "--wait", "--idempotency-key", "once"]);
+    assert_eq!(code, 0, "{trouble}");
+    let id = id.trim();
+    assert_eq!(jobs(&["submit", "job.json", "--idempotency-key", "once"]).1.trim(), id);
+    assert!(jobs(&["list", "--status", "succeeded"]).1.contains(id));
+    let job: Value = serde_json::from_str(&jobs(&["get", id]).1).unwrap();
+    assert_eq!(job["status"], "succeeded");
+    assert!(jobs(&["logs", id, "--follow"]).1.contains("worker process ends"));
+    assert_eq!(jobs(&["download", id, "--out", "out"]).0, 0);
+    assert!(folder.path().join("out/model.safetensors").exists());
+    assert_eq!(jobs(&["cancel", id]).0, 3, "it has ended");
 }

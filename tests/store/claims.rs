@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use graspd::{
     job::{Progress, Stage, Status},
-    queue::{Beat, Cancellation, Outcome},
+    queue::{Beat, Change, Outcome},
 };
 
 use crate::{LEASE, SHORT_LEASE, Subject, spec};
@@ -124,7 +124,7 @@ async fn a_cancelled_job_whose_lease_lapsed_is_not_run_again() {
     let subject = Subject::new().await;
     subject.submit().await;
     let claim = subject.claim(LEASE).await;
-    assert!(matches!(subject.store.cancel(claim.id).await.unwrap(), Cancellation::Accepted(_)));
+    assert!(matches!(subject.store.cancel(claim.id).await.unwrap(), Change::Accepted(_)));
     assert_eq!(subject.store.beat(&claim, None, SHORT_LEASE).await.unwrap(), Beat::CancelRequested);
     while subject.record(&claim).await.status == Status::Running {
         assert_eq!(subject.store.claim("another", LEASE).await.unwrap(), None);

@@ -3,7 +3,7 @@
 use graspd::{
     clock::{Ids, RandomIds},
     job::{Failure, FailureCode, Status},
-    queue::{Beat, Cancellation, Outcome},
+    queue::{Beat, Change, Outcome},
 };
 
 use crate::{LEASE, SHORT_LEASE, Subject, crash};
@@ -93,10 +93,10 @@ async fn a_failure_for_good_fails_the_job_at_once() {
 async fn a_queued_job_is_cancelled_at_once() {
     let subject = Subject::new().await;
     let id = subject.submit().await.id;
-    let Cancellation::Accepted(record) = subject.store.cancel(id).await.unwrap() else { panic!("not accepted") };
+    let Change::Accepted(record) = subject.store.cancel(id).await.unwrap() else { panic!("not accepted") };
     assert_eq!((record.status, record.cancel_requested), (Status::Cancelled, false));
     assert_eq!(subject.store.claim("worker", LEASE).await.unwrap(), None);
-    assert!(matches!(subject.store.cancel(id).await.unwrap(), Cancellation::AlreadyOver(_)));
+    assert!(matches!(subject.store.cancel(id).await.unwrap(), Change::AlreadyOver(_)));
 }
 
 #[tokio::test]
@@ -104,9 +104,7 @@ async fn a_running_job_is_asked_to_stop_and_may_be_asked_twice() {
     let subject = Subject::new().await;
     let claim = subject.running().await;
     for _ in 0..2 {
-        let Cancellation::Accepted(record) = subject.store.cancel(claim.id).await.unwrap() else {
-            panic!("not accepted")
-        };
+        let Change::Accepted(record) = subject.store.cancel(claim.id).await.unwrap() else { panic!("not accepted") };
         assert_eq!((record.status, record.cancel_requested), (Status::Running, true));
     }
     assert_eq!(subject.store.beat(&claim, None, LEASE).await.unwrap(), Beat::CancelRequested);
@@ -146,5 +144,5 @@ async fn an_unknown_job_is_unknown() {
     let subject = Subject::new().await;
     let id = RandomIds.job_id();
     assert_eq!(subject.store.get(id).await.unwrap(), None);
-    assert_eq!(subject.store.cancel(id).await.unwrap(), Cancellation::Unknown);
+    assert_eq!(subject.store.cancel(id).await.unwrap(), Change::Unknown);
 }

@@ -20,7 +20,7 @@ async fn a_list_is_newest_first_and_ends() {
     let mut listing = Listing { limit: 2, ..Listing::default() };
     let mut pages = 0;
     loop {
-        let page = subject.store.list(listing).await.unwrap();
+        let page = subject.store.list(&listing).await.unwrap();
         listed.extend(page.jobs.iter().map(|job| job.id));
         pages += 1;
         if !page.has_more {
@@ -36,7 +36,7 @@ async fn a_full_last_page_has_nothing_after_it() {
     let subject = Subject::new().await;
     subject.submit().await;
     subject.submit().await;
-    let page = subject.store.list(Listing { limit: 2, ..Listing::default() }).await.unwrap();
+    let page = subject.store.list(&Listing { limit: 2, ..Listing::default() }).await.unwrap();
     assert_eq!((page.jobs.len(), page.has_more), (2, false));
 }
 
@@ -49,12 +49,13 @@ async fn a_list_and_the_counts_tell_states_apart() {
     subject.submit().await;
     subject.submit().await;
 
-    let listing = Listing { limit: 100, status: Some(Status::Succeeded), after: None };
-    let page = subject.store.list(listing).await.unwrap();
+    let listing = Listing { limit: 100, status: Some(Status::Succeeded), ..Listing::default() };
+    let page = subject.store.list(&listing).await.unwrap();
     assert_eq!(page.jobs.iter().map(|job| job.id).collect::<Vec<_>>(), [done.id]);
     let expected = [
         (Status::Queued, 2),
         (Status::Running, 1),
+        (Status::Paused, 0),
         (Status::Succeeded, 1),
         (Status::Failed, 0),
         (Status::Cancelled, 0),

@@ -4,6 +4,7 @@
 
 mod claims;
 mod ends;
+mod events;
 mod lists;
 
 use std::{sync::Arc, time::Duration};

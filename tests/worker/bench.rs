@@ -11,7 +11,7 @@ use graspd::{
     clock::{Ids, RandomIds},
     job::{JobId, JobSpec},
     queue::{JobRecord, JobStore, Outcome, RetryPolicy, SqliteStore},
-    worker::{self, Environment, Settings, Timing},
+    worker::{self, Environment, Retention, Settings, Timing},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -57,6 +57,7 @@ impl Bench {
             devices: vec!["cpu".to_owned()],
             slots_per_device: 1,
             worker: "test".to_owned(),
+            retention: Retention::default(),
             timing: quick(),
         };
         let (stop, _) = watch::channel(false);

@@ -8,8 +8,9 @@ use std::{
 };
 
 use graspd::{
+    clock::{Ids, RandomIds},
     job::{FailureCode, JobSpec, Status},
-    queue::Outcome,
+    queue::{JobStore, Origin, Outcome, Submission},
 };
 use serde_json::{Value, json};
 
@@ -75,6 +76,20 @@ async fn a_real_child_stops_when_it_is_told() {
     assert_eq!(bench.record(id).await.status, Status::Queued);
 }
 
+#[tokio::test]
+async fn a_real_child_pauses_and_says_which_request_it_came_with() {
+    let bench = bench().await;
+    let id = RandomIds.job_id();
+    let origin = Origin { request_id: Some("request-7".into()), traceparent: None };
+    let submission = Submission { origin, ..Submission::new(id, JobSpec::parse(&body(300)).unwrap()) };
+    bench.store.enqueue(&submission).await.unwrap();
+    bench.until_at_work(id).await;
+    bench.store.pause(id).await.unwrap();
+    let record = bench.until(id, |record| record.status == Status::Paused || record.status.is_terminal()).await;
+    assert_eq!(record.status, Status::Paused, "{}", bench.log(id));
+    assert!(bench.log(id).contains("request-7"), "{}", bench.log(id));
+}
+
 #[test]
 fn a_child_without_its_parent_does_not_begin() {
     let child = run_job(Path::new("."), "1").output().unwrap();
@@ -110,7 +125,10 @@ fn a_child_dies_with_its_server() {
 fn run_job(folder: &Path, parent: &str) -> Command {
     let mut command = Command::new(GRASPD);
     command.arg("run-job").arg("--work").arg(folder).arg("--output").arg(folder.join("output"));
-    command.args(["--device", "cpu", "--parent", parent]).arg("--models-dir").arg(fixtures());
+    command
+        .args(["--device", "cpu", "--parent", parent, "--job", "01890a5d-ac96-774b-bcce-b302099a8057"])
+        .arg("--models-dir")
+        .arg(fixtures());
     command.arg("--datasets-dir").arg(fixtures().join("text")).arg("--data-dir").arg(folder);
     command
 }

@@ -12,6 +12,7 @@ use bench::Bench;
 use graspd::{
     job::{FailureCode, Stage, Status},
     queue::{Claim, JobStore, Outcome},
+    worker::Retention,
 };
 use rustix::process::{Pid, test_kill_process};
 
@@ -42,7 +43,7 @@ async fn three_deaths_in_a_row_end_a_job() {
     assert_eq!((record.status, record.attempt, error.code), (Status::Failed, 3, FailureCode::WorkerCrashed));
     assert!(error.message.contains("code 7"), "{}", error.message);
     bench.stop().await;
-    assert!(!bench.work(id).exists());
+    assert!(bench.work(id).exists(), "a failed job can be resumed");
     assert_eq!(bench.published(id).await, None);
 }
 
@@ -66,6 +67,57 @@ async fn a_job_that_gets_on_between_deaths_is_finished() {
     let id = bench.submit().await;
     let record = bench.until_over(id).await;
     assert_eq!((record.status, record.attempt), (Status::Succeeded, 5));
+}
+
+#[tokio::test]
+async fn a_pause_lets_the_step_under_way_end_and_a_resume_goes_on_from_there() {
+    let bench = Bench::running(
+        "test -e $work/checkpoint && { finish; exit; }
+         trap 'paused=1' USR1
+         progress load 1
+         while test -z \"$paused\"; do sleep 0.01; done
+         echo kept > $work/checkpoint; say step_finished; say stopped",
+    )
+    .await;
+    let id = bench.submit().await;
+    bench.until_at_work(id).await;
+    bench.store.pause(id).await.unwrap();
+    let record = bench.until(id, |record| record.status == Status::Paused).await;
+    assert_eq!((record.attempt, bench.settled()), (1, vec![Outcome::Paused]));
+    bench.store.resume(id).await.unwrap();
+    assert_eq!(bench.until_over(id).await.status, Status::Succeeded);
+}
+
+#[tokio::test]
+async fn a_failed_job_keeps_its_work_and_goes_on_from_there() {
+    let bench = Bench::running(
+        r#"test -e $work/checkpoint && { finish; exit; }
+           echo kept > $work/checkpoint; say step_finished
+           printf '{"type":"failed","failure":{"code":"dataset_not_found","message":"no","decision":"give_up"}}\n'"#,
+    )
+    .await;
+    let id = bench.submit().await;
+    assert_eq!(bench.until_over(id).await.status, Status::Failed);
+    bench.store.resume(id).await.unwrap();
+    let record = bench.until(id, |record| record.status == Status::Succeeded).await;
+    assert_eq!((record.attempt, record.error), (2, None));
+}
+
+#[tokio::test]
+async fn jobs_beyond_the_retention_are_deleted_with_their_files() {
+    let mut bench = Bench::new("finish").await;
+    bench.start();
+    let id = bench.submit().await;
+    bench.until_over(id).await;
+    bench.stop().await;
+    let mut bench = bench.again();
+    bench.settings.retention = Retention { age: None, bytes: Some(1) };
+    bench.start();
+    while bench.store.get(id).await.unwrap().is_some() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(bench.published(id).await, None);
+    bench.stop().await;
 }
 
 #[tokio::test]

@@ -12,9 +12,13 @@ use std::{
 use async_trait::async_trait;
 use graspd::{
     artifact::{Artifact, ArtifactError, ArtifactStore, DiskStore},
-    job::{JobId, JobSpec, Progress, Status},
-    queue::{Beat, Cancellation, Claim, JobRecord, JobStore, Listing, Outcome, Page, SqliteStore, StoreError},
+    job::{JobId, Progress, Status},
+    queue::{
+        Beat, Change, Claim, Deletion, EventRecord, JobRecord, JobStore, Listing, Outcome, Page, SqliteStore,
+        StoreError, Submission, Submitted,
+    },
 };
+use tokio::sync::watch;
 
 /// A job store that notes which outcomes were settled.
 pub(crate) struct WatchedJobs {
@@ -33,19 +37,43 @@ impl WatchedJobs {
 
 #[async_trait]
 impl JobStore for WatchedJobs {
-    async fn submit(&self, id: JobId, spec: &JobSpec) -> Result<JobRecord, StoreError> {
-        self.inner.submit(id, spec).await
+    async fn enqueue(&self, submission: &Submission) -> Result<Submitted, StoreError> {
+        self.inner.enqueue(submission).await
     }
 
     async fn get(&self, id: JobId) -> Result<Option<JobRecord>, StoreError> {
         self.inner.get(id).await
     }
 
-    async fn list(&self, listing: Listing) -> Result<Page, StoreError> {
+    async fn list(&self, listing: &Listing) -> Result<Page, StoreError> {
         self.inner.list(listing).await
     }
 
-    async fn cancel(&self, id: JobId) -> Result<Cancellation, StoreError> {
+    async fn events(&self, id: JobId, after: u64, limit: u32) -> Result<Vec<EventRecord>, StoreError> {
+        self.inner.events(id, after, limit).await
+    }
+
+    async fn pause(&self, id: JobId) -> Result<Change, StoreError> {
+        self.inner.pause(id).await
+    }
+
+    async fn resume(&self, id: JobId) -> Result<Change, StoreError> {
+        self.inner.resume(id).await
+    }
+
+    async fn delete(&self, id: JobId) -> Result<Deletion, StoreError> {
+        self.inner.delete(id).await
+    }
+
+    async fn ended(&self) -> Result<Vec<(JobId, Duration)>, StoreError> {
+        self.inner.ended().await
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.changes()
+    }
+
+    async fn cancel(&self, id: JobId) -> Result<Change, StoreError> {
         self.inner.cancel(id).await
     }
 
@@ -103,6 +131,14 @@ impl ArtifactStore for WatchedFolders {
 
     async fn list(&self, job: JobId) -> Result<Option<Vec<Artifact>>, ArtifactError> {
         self.inner.list(job).await
+    }
+
+    async fn remove(&self, job: JobId) -> Result<(), ArtifactError> {
+        self.inner.remove(job).await
+    }
+
+    async fn published(&self) -> Result<Vec<(JobId, u64)>, ArtifactError> {
+        self.inner.published().await
     }
 
     async fn locate(&self, job: JobId, name: &str) -> Result<Option<(PathBuf, Artifact)>, ArtifactError> {

@@ -50,7 +50,7 @@ enum Packing {
 pub(super) fn evaluation_split(name: &DatasetName) -> &'static str {
     match name {
         DatasetName::C4 => "validation",
-        DatasetName::Wikitext2 | DatasetName::Ptb | DatasetName::Local { .. } => "test",
+        DatasetName::Wikitext2 | DatasetName::Ptb | DatasetName::Local { .. } | DatasetName::Uploaded(_) => "test",
     }
 }
 
@@ -75,7 +75,11 @@ pub(super) fn source(name: &DatasetName, split: &str) -> Option<Source> {
         DatasetName::C4 if split == "validation" => {
             Some(c4("en/c4-validation.00000-of-00008.json.gz", C4_VALIDATION_RECORDS))
         }
-        DatasetName::Wikitext2 | DatasetName::Ptb | DatasetName::C4 | DatasetName::Local { .. } => None,
+        DatasetName::Wikitext2
+        | DatasetName::Ptb
+        | DatasetName::C4
+        | DatasetName::Local { .. }
+        | DatasetName::Uploaded(_) => None,
     }
 }
 

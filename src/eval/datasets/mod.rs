@@ -9,7 +9,7 @@ use records::Format;
 
 use crate::{
     checkpoint::{Error, HubSettings, find_below},
-    job::DatasetName,
+    job::{DatasetName, UPLOADS},
 };
 
 /// Extensions of text files, in the order they are tried.
@@ -92,6 +92,7 @@ fn find_local(name: &DatasetName, split: &str, datasets_dir: &Path) -> Result<Op
 fn candidates(name: &DatasetName, split: &str) -> impl Iterator<Item = (String, Format, bool)> {
     let (base, own) = match name {
         DatasetName::Local { name } => (name.clone(), true),
+        DatasetName::Uploaded(id) => (format!("{UPLOADS}/{id}"), true),
         known => (known.to_string(), false),
     };
     let splits = EXTENSIONS.map(|(extension, format)| (format!("{base}/{split}.{extension}"), format, true));

@@ -2,12 +2,12 @@ use axum::{Json, extract::State};
 
 use crate::{
     http::{ApiError, ApiState, JobView, Problem, extract::PathId},
-    queue::Cancellation,
+    queue::Change,
 };
 
 /// Cancels a job.
 ///
-/// A queued job is cancelled at once. A running one shows `cancel_requested` until its worker has stopped; should it
+/// A queued or paused job is cancelled at once. A running one shows `cancel_requested` until its worker has stopped; should it
 /// have published its folder by then, it succeeds.
 #[utoipa::path(
     post, path = "/v1/jobs/{id}/cancel", operation_id = "cancel_job", tag = "jobs",
@@ -25,8 +25,8 @@ pub(in crate::http) async fn cancel_job(
     PathId(id): PathId,
 ) -> Result<Json<JobView>, ApiError> {
     match state.store.cancel(id).await? {
-        Cancellation::Accepted(record) => Ok(Json(record.into())),
-        Cancellation::AlreadyOver(record) => Err(ApiError::JobAlreadyOver(record.status)),
-        Cancellation::Unknown => Err(ApiError::JobNotFound),
+        Change::Accepted(record) => Ok(Json(record.into())),
+        Change::AlreadyOver(record) => Err(ApiError::JobAlreadyOver(record.status)),
+        Change::Unknown => Err(ApiError::JobNotFound),
     }
 }

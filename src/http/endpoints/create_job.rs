@@ -1,42 +1,75 @@
 use axum::{
     Json,
     extract::State,
-    http::{StatusCode, header},
-    response::IntoResponse,
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
 };
 
 use crate::{
-    http::{ApiError, ApiState, JobView, Problem, extract::SpecBody},
+    http::{
+        ApiError, ApiState, JobView, Problem, access::Caller, extract::SpecBody, idempotency::IdempotencyKey,
+        observe::RequestOrigin, prefer::Prefer, submit,
+    },
     job::spec::JobBody,
+    queue::{Submission, Submitted},
 };
+
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// Submits a job.
 ///
-/// When the reply arrives, the job is on disk and survives a restart.
+/// When the reply arrives, the job is on disk and survives a restart. With an `Idempotency-Key` the same request may be
+/// sent again for seven days and makes no second job.
 #[utoipa::path(
     post, path = "/v1/jobs", operation_id = "create_job", tag = "jobs",
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "Any text of up to 255 printable characters that the client made up for this job"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: answer when the job has ended, or after N seconds, 60 at most", example = "wait=30"),
+    ),
     request_body = JobBody,
     responses(
-        (status = 202, description = "The job, queued", body = JobView,
-            headers(("Location" = String, description = "Path of the job"))),
-        (status = 400, description = "`malformed_json`", body = Problem, content_type = "application/problem+json"),
+        (status = 202, description = "The job as it now stands", body = JobView,
+            headers(
+                ("Location" = String, description = "Path of the job"),
+                ("Idempotency-Replayed" = String, description = "`true` when the key made the job before"),
+                ("Preference-Applied" = String, description = "The wait that was granted"),
+            )),
+        (status = 400, description = "`malformed_json` or `invalid_idempotency_key`", body = Problem, content_type = "application/problem+json"),
         (status = 408, description = "`body_timeout`", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "`body_too_large`: over 64 KiB", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "`unsupported_media_type`", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`invalid_spec`: `field` names what is at fault", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`invalid_spec`: `field` names what is at fault; `idempotency_key_reused`", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "`queue_full` or `rate_limited`: try again after `Retry-After` seconds", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "`draining` or `store_unavailable`", body = Problem, content_type = "application/problem+json"),
         (status = 507, description = "`disk_full`", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(in crate::http) async fn create_job(
     State(state): State<ApiState>,
+    caller: Caller,
+    key: IdempotencyKey,
+    prefer: Prefer,
+    RequestOrigin(origin): RequestOrigin,
     SpecBody(spec): SpecBody,
-) -> Result<impl IntoResponse, ApiError> {
-    if state.draining.is_draining() {
-        return Err(ApiError::Draining);
-    }
-    let record = state.store.submit(state.ids.job_id(), &spec).await?;
-    tracing::info!(job.id = %record.id, job.model = %spec.model, "job submitted");
+) -> Result<Response, ApiError> {
+    submit::check(&state, &caller, &spec).await?;
+    let idempotency = key.sent_with(&spec);
+    let id = state.ids.job_id();
+    let submission = Submission { id, spec, tenant: caller.tenant, idempotency, limits: state.settings.queue, origin };
+    let (record, replayed) = match state.store.enqueue(&submission).await? {
+        Submitted::Accepted(record) => (record, false),
+        Submitted::Replayed(record) => (record, true),
+        Submitted::KeyReused => return Err(ApiError::IdempotencyKeyReused),
+        Submitted::TenantFull => return Err(ApiError::QueueFull { whose: "the tenant" }),
+        Submitted::ServiceFull => return Err(ApiError::QueueFull { whose: "the service" }),
+    };
+    tracing::info!(job.id = %record.id, job.model = %record.spec.model, replayed, "job submitted");
     let location = format!("/v1/jobs/{}", record.id);
-    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(JobView::from(record))))
+    let record = prefer.wait(&state, record.id, |record| record.status.is_terminal()).await?;
+    let mut response =
+        (StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(JobView::from(record))).into_response();
+    if replayed {
+        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(prefer.apply(response))
 }

@@ -1,7 +1,7 @@
 use axum::{Json, extract::State};
 
 use crate::{
-    http::{ApiError, ApiState, ArtifactList, Problem, extract::PathId},
+    http::{ApiError, ApiState, ArtifactList, Problem, extract::PathJob},
     job::Status,
 };
 
@@ -17,12 +17,11 @@ use crate::{
 )]
 pub(in crate::http) async fn list_artifacts(
     State(state): State<ApiState>,
-    PathId(id): PathId,
+    PathJob(record): PathJob,
 ) -> Result<Json<ArtifactList>, ApiError> {
-    let record = state.store.get(id).await?.ok_or(ApiError::JobNotFound)?;
     let published = match record.status {
-        Status::Succeeded => state.artifacts.list(id).await?.unwrap_or_default(),
-        Status::Queued | Status::Running | Status::Failed | Status::Cancelled => Vec::new(),
+        Status::Succeeded => state.artifacts.list(record.id).await?.unwrap_or_default(),
+        Status::Queued | Status::Running | Status::Paused | Status::Failed | Status::Cancelled => Vec::new(),
     };
-    Ok(Json(ArtifactList::new(id, published)))
+    Ok(Json(ArtifactList::new(record.id, published)))
 }

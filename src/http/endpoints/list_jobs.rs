@@ -1,17 +1,20 @@
 use axum::{Json, extract::State};
 
 use crate::{
-    http::{ApiError, ApiState, JobList, Problem, extract::ListQuery},
+    http::{ApiError, ApiState, JobList, Problem, query::ListQuery},
     job::Status,
 };
 
 /// Lists jobs, newest first.
+///
+/// `metadata[key]=value` lists only jobs with that label; several must all fit.
 #[utoipa::path(
     get, path = "/v1/jobs", operation_id = "list_jobs", tag = "jobs",
     params(
-        ("after" = Option<String>, Query, description = "Only jobs submitted before this one: the last id of the page before"),
+        ("after" = Option<String>, Query, description = "Only jobs submitted before this one: the last id of the page before", format = "uuid"),
         ("limit" = Option<u32>, Query, description = "Jobs in a page. Default: 20", minimum = 1, maximum = 100),
         ("status" = Option<Status>, Query, description = "Only jobs in this state"),
+        ("metadata" = Option<std::collections::BTreeMap<String, String>>, Query, style = DeepObject, explode, description = "Only jobs with these labels, as `metadata[key]=value`"),
     ),
     responses(
         (status = 200, description = "One page", body = JobList),
@@ -23,5 +26,5 @@ pub(in crate::http) async fn list_jobs(
     State(state): State<ApiState>,
     ListQuery(listing): ListQuery,
 ) -> Result<Json<JobList>, ApiError> {
-    Ok(Json(state.store.list(listing).await?.into()))
+    Ok(Json(state.store.list(&listing).await?.into()))
 }

@@ -29,6 +29,11 @@ pub struct JobBody {
     /// The user's own labels: at most 16, keys up to 64 characters, values up to 512.
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
+    /// `https://…`: told by a signed POST (Standard Webhooks) when the job starts, succeeds, fails or is cancelled, where
+    /// the service allows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 2048, pattern = "^https?://")]
+    pub webhook_url: Option<String>,
 }
 
 // A field that is absent means the default, an explicit null means none.
@@ -45,7 +50,8 @@ fn null_is_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Eva
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CalibrationBody {
-    /// `wikitext2`, `ptb`, `c4`, or `file:NAME` under the server's data sets folder. Default: wikitext2.
+    /// `wikitext2`, `ptb`, `c4`, `file:NAME` under the server's data sets folder, or the id of an uploaded one, `ds_…`.
+    /// Default: wikitext2.
     #[schema(default = "wikitext2")]
     pub dataset: Option<String>,
     /// Which part of the data set. Default: train.
@@ -170,6 +176,7 @@ impl From<&JobSpec> for JobBody {
             grasp: GraspBody::from(&spec.grasp),
             evaluation: spec.evaluation.as_ref().map(EvaluationBody::from),
             metadata: spec.metadata.clone(),
+            webhook_url: spec.webhook_url.clone(),
         }
     }
 }

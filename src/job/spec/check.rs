@@ -12,6 +12,7 @@ const MOST_SAMPLES: usize = 65_536;
 const LONGEST_WINDOW: usize = 131_072;
 const MOST_LAYERS: usize = 4_096;
 const MOST_DATASETS: usize = 16;
+const LONGEST_URL: usize = 2_048;
 /// What the paper keeps of a redundant layer (section 4.1).
 const PAPER_RETAIN_RATIO: f64 = 0.1;
 
@@ -51,6 +52,7 @@ pub(super) fn check(body: JobBody) -> Result<JobSpec, SpecError> {
         grasp: check_grasp(body.grasp)?,
         evaluation: body.evaluation.map(check_evaluation).transpose()?,
         metadata: check_metadata(body.metadata)?,
+        webhook_url: body.webhook_url.map(check_webhook_url).transpose()?,
     })
 }
 
@@ -213,4 +215,18 @@ fn check_metadata(metadata: BTreeMap<String, String>) -> Result<BTreeMap<String,
         }
     }
     Ok(metadata)
+}
+
+/// Whether the address may be called shows when it is resolved; here only what no service would call is refused.
+fn check_webhook_url(url: String) -> Result<String, SpecError> {
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).unwrap_or_default();
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let plain = url.len() <= LONGEST_URL && url.bytes().all(|byte| byte.is_ascii_graphic());
+    if host.is_empty() || host.contains('@') || !plain {
+        return Err(wrong(
+            "webhook_url",
+            "must be a URL such as https://example.org/hook, without a user or a password",
+        ));
+    }
+    Ok(url)
 }

@@ -34,6 +34,8 @@ pub struct JobSpec {
     pub evaluation: Option<Evaluation>,
     /// The user's own labels; kept, never read.
     pub metadata: BTreeMap<String, String>,
+    /// Where to tell that it started and how it ended.
+    pub webhook_url: Option<String>,
 }
 
 impl JobSpec {
@@ -145,6 +147,11 @@ macro_rules! words {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
         #[serde(rename_all = "snake_case")]
         pub enum $name { $($(#[$variant_doc])* $variant),+ }
+
+        impl $name {
+            /// Every value.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+        }
     };
 }
 

@@ -4,9 +4,13 @@
 //! (write-ahead log, `synchronous = FULL`). All times, `created_at` included, are read from the database's clock, so
 //! that leases and timestamps agree whoever asks.
 
+mod datasets;
+mod keys;
 mod open;
 mod row;
 mod statements;
+mod submit;
+mod webhooks;
 
 use std::time::Duration;
 
@@ -16,10 +20,13 @@ use sqlx::{
     sqlite::{SqliteArguments, SqliteRow},
 };
 
+use tokio::sync::watch;
+
 use super::{
-    Beat, Cancellation, Claim, JobRecord, JobStore, Listing, Outcome, Page, RetryPolicy, StoreError, retry::Next,
+    Beat, Change, Claim, Deletion, EventRecord, JobRecord, JobStore, Listing, Outcome, Page, RetryPolicy, StoreError,
+    Submission, Submitted, retry::Next,
 };
-use crate::job::{FailureCode, JobId, JobSpec, Progress, Status};
+use crate::job::{FailureCode, JobId, Progress, Status};
 
 /// Jobs on SQLite.
 #[derive(Clone, Debug)]
@@ -27,6 +34,8 @@ pub struct SqliteStore {
     readers: SqlitePool,
     writer: SqlitePool,
     retry: RetryPolicy,
+    /// Counts commits, for those who wait for one.
+    commits: watch::Sender<u64>,
 }
 
 type Query = sqlx::query::Query<'static, Sqlite, SqliteArguments>;
@@ -46,8 +55,22 @@ impl SqliteStore {
     async fn write(&self, query: Query) -> Result<Option<SqliteRow>, StoreError> {
         let mut transaction = self.begin().await?;
         let row = query.fetch_optional(&mut *transaction).await?;
-        transaction.commit().await?;
+        self.commit(transaction).await?;
         Ok(row)
+    }
+
+    async fn commit(&self, transaction: Transaction<'static, Sqlite>) -> Result<(), StoreError> {
+        transaction.commit().await?;
+        self.commits.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    /// A cancel, a pause or a resume.
+    async fn change(&self, statement: &'static str, id: JobId) -> Result<Change, StoreError> {
+        if let Some(row) = self.write(sqlx::query(statement).bind(id.to_string())).await? {
+            return Ok(Change::Accepted(row::record(&row)?));
+        }
+        Ok(self.get(id).await?.map_or(Change::Unknown, Change::AlreadyOver))
     }
 }
 
@@ -65,9 +88,8 @@ fn to_json(value: &impl serde::Serialize) -> Result<String, StoreError> {
 
 #[async_trait]
 impl JobStore for SqliteStore {
-    async fn submit(&self, id: JobId, spec: &JobSpec) -> Result<JobRecord, StoreError> {
-        let query = sqlx::query(statements::SUBMIT).bind(id.to_string()).bind(to_json(spec)?);
-        row::record(&self.write(query).await?.ok_or(sqlx::Error::RowNotFound)?)
+    async fn enqueue(&self, submission: &Submission) -> Result<Submitted, StoreError> {
+        self.take(submission).await
     }
 
     async fn get(&self, id: JobId) -> Result<Option<JobRecord>, StoreError> {
@@ -75,29 +97,48 @@ impl JobStore for SqliteStore {
         row.as_ref().map(row::record).transpose()
     }
 
-    async fn list(&self, listing: Listing) -> Result<Page, StoreError> {
+    async fn list(&self, listing: &Listing) -> Result<Page, StoreError> {
         let query = sqlx::query(statements::LIST)
             .bind(listing.after.map(|id| id.to_string()))
             .bind(listing.status.map(Status::as_str))
-            .bind(i64::from(listing.limit) + 1);
+            .bind(i64::from(listing.limit) + 1)
+            .bind(listing.tenant.clone())
+            .bind(to_json(&listing.metadata)?);
         let rows = query.fetch_all(&self.readers).await?;
         let limit = usize::try_from(listing.limit).unwrap_or(usize::MAX);
         let jobs = rows.iter().take(limit).map(row::record).collect::<Result<_, _>>()?;
         Ok(Page { jobs, has_more: rows.len() > limit })
     }
 
-    async fn cancel(&self, id: JobId) -> Result<Cancellation, StoreError> {
-        let changed = self.write(sqlx::query(statements::CANCEL).bind(id.to_string())).await?;
-        if let Some(row) = changed {
-            return Ok(Cancellation::Accepted(row::record(&row)?));
+    async fn events(&self, id: JobId, after: u64, limit: u32) -> Result<Vec<EventRecord>, StoreError> {
+        let id = id.to_string();
+        let after = i64::try_from(after).unwrap_or(i64::MAX);
+        let query = sqlx::query(statements::EVENTS).bind(id.clone()).bind(after).bind(i64::from(limit));
+        query.fetch_all(&self.readers).await?.iter().map(|row| row::event(&id, row)).collect()
+    }
+
+    async fn cancel(&self, id: JobId) -> Result<Change, StoreError> {
+        self.change(statements::CANCEL, id).await
+    }
+
+    async fn pause(&self, id: JobId) -> Result<Change, StoreError> {
+        self.change(statements::PAUSE, id).await
+    }
+
+    async fn resume(&self, id: JobId) -> Result<Change, StoreError> {
+        self.change(statements::RESUME, id).await
+    }
+
+    async fn delete(&self, id: JobId) -> Result<Deletion, StoreError> {
+        if self.write(sqlx::query(statements::DELETE).bind(id.to_string())).await?.is_some() {
+            return Ok(Deletion::Deleted);
         }
-        // Only jobs that are over are left unchanged, and those never change again.
-        Ok(self.get(id).await?.map_or(Cancellation::Unknown, Cancellation::AlreadyOver))
+        Ok(self.get(id).await?.map_or(Deletion::Unknown, |record| Deletion::Active(record.status)))
     }
 
     async fn claim(&self, worker: &str, lease: Duration) -> Result<Option<Claim>, StoreError> {
         let mut transaction = self.begin().await?;
-        sqlx::query(statements::CANCEL_LAPSED).execute(&mut *transaction).await?;
+        sqlx::query(statements::STOP_LAPSED).execute(&mut *transaction).await?;
         let claim = loop {
             let query = sqlx::query(statements::CLAIM).bind(worker.to_owned()).bind(millis(lease));
             let Some(row) = query.fetch_optional(&mut *transaction).await? else { break None };
@@ -111,7 +152,7 @@ impl JobStore for SqliteStore {
                 Err(error) => return Err(error),
             }
         };
-        transaction.commit().await?;
+        self.commit(transaction).await?;
         Ok(claim)
     }
 
@@ -134,12 +175,14 @@ impl JobStore for SqliteStore {
                 .bind(status.as_str())
                 .bind(error.as_ref().map(|error| error.code.as_str()))
                 .bind(error.map(|error| error.message)),
-            Next::Again { delay, retries, crashes_in_a_row } => {
-                of_attempt(statements::REQUEUE, claim).bind(millis(delay)).bind(retries).bind(crashes_in_a_row)
-            }
+            Next::Again { status, delay, retries, crashes_in_a_row } => of_attempt(statements::SET_ASIDE, claim)
+                .bind(status.as_str())
+                .bind(millis(delay))
+                .bind(retries)
+                .bind(crashes_in_a_row),
         };
         query.execute(&mut *transaction).await?;
-        transaction.commit().await?;
+        self.commit(transaction).await?;
         Ok(true)
     }
 
@@ -151,6 +194,14 @@ impl JobStore for SqliteStore {
             counts.iter_mut().filter(|(of, _)| *of == status).for_each(|(_, count)| *count = jobs);
         }
         Ok(counts)
+    }
+
+    async fn ended(&self) -> Result<Vec<(JobId, Duration)>, StoreError> {
+        sqlx::query(statements::ENDED).fetch_all(&self.readers).await?.iter().map(row::ended).collect()
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.commits.subscribe()
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

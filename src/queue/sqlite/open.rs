@@ -8,6 +8,8 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
+use tokio::sync::watch;
+
 use super::{SqliteStore, statements};
 use crate::queue::{RetryPolicy, StoreError};
 
@@ -33,7 +35,7 @@ impl SqliteStore {
         check_version(&sqlx::query_scalar::<_, String>(statements::VERSION).fetch_one(&writer).await?)?;
         migrate(&writer).await?;
         let readers = pool().max_connections(READERS).connect_with(options.pragma("query_only", "ON")).await?;
-        Ok(Self { readers, writer, retry })
+        Ok(Self { readers, writer, retry, commits: watch::Sender::default() })
     }
 }
 

@@ -1,13 +1,13 @@
 //! From rows to records. What cannot be read is an error that names the job, never a panic.
 
-use std::fmt::Display;
+use std::{fmt::Display, time::Duration};
 
 use serde::de::DeserializeOwned;
 use sqlx::{Row, sqlite::SqliteRow};
 
 use crate::{
-    job::{FailureCode, JobSpec, Status},
-    queue::{Beat, Claim, JobError, JobRecord, StoreError, retry::Standing},
+    job::{FailureCode, JobId, JobSpec, Status},
+    queue::{Beat, Claim, EventRecord, JobError, JobRecord, Origin, StoreError, retry::Standing},
 };
 
 fn corrupt(id: &str, what: impl Display) -> StoreError {
@@ -31,11 +31,15 @@ pub(super) fn record(row: &SqliteRow) -> Result<JobRecord, StoreError> {
     let progress: Option<String> = row.try_get("progress")?;
     Ok(JobRecord {
         id: id.parse().map_err(|error| corrupt(&id, error))?,
+        tenant: row.try_get("tenant")?,
         spec: from_json::<JobSpec>(&id, "spec", row.try_get("spec")?)?,
         status: status(&id, row.try_get("status")?)?,
         progress: progress.map(|text| from_json(&id, "progress", &text)).transpose()?,
+        progress_at: row.try_get("progress_at")?,
+        stage_started_at: row.try_get("stage_started_at")?,
         attempt: attempt(&id, row)?,
         cancel_requested: row.try_get("cancel_requested")?,
+        pause_requested: row.try_get("pause_requested")?,
         created_at: row.try_get("created_at")?,
         started_at: row.try_get("started_at")?,
         finished_at: row.try_get("finished_at")?,
@@ -57,17 +61,42 @@ pub(super) fn claim(row: &SqliteRow) -> Result<Claim, StoreError> {
         id: id.parse().map_err(|error| corrupt(&id, error))?,
         spec: from_json(&id, "spec", row.try_get("spec")?)?,
         attempt: attempt(&id, row)?,
+        origin: Origin { request_id: row.try_get("request_id")?, traceparent: row.try_get("traceparent")? },
     })
 }
 
 pub(super) fn beat(row: Option<&SqliteRow>) -> Result<Beat, StoreError> {
     let Some(row) = row else { return Ok(Beat::Lost) };
-    Ok(if row.try_get("cancel_requested")? { Beat::CancelRequested } else { Beat::Owned })
+    Ok(if row.try_get("cancel_requested")? {
+        Beat::CancelRequested
+    } else if row.try_get("pause_requested")? {
+        Beat::PauseRequested
+    } else {
+        Beat::Owned
+    })
+}
+
+pub(super) fn event(id: &str, row: &SqliteRow) -> Result<EventRecord, StoreError> {
+    let seq = u64::try_from(row.try_get::<i64, _>("seq")?).map_err(|error| corrupt(id, format!("seq: {error}")))?;
+    let kind: String = row.try_get("type")?;
+    Ok(EventRecord {
+        seq,
+        at: row.try_get("at")?,
+        kind: kind.parse().map_err(|error: String| corrupt(id, error))?,
+        data: from_json(id, "data", row.try_get("data")?)?,
+    })
+}
+
+pub(super) fn ended(row: &SqliteRow) -> Result<(JobId, Duration), StoreError> {
+    let id: String = row.try_get("id")?;
+    let age = Duration::from_millis(u64::try_from(row.try_get::<i64, _>("age")?).unwrap_or(0));
+    Ok((id.parse().map_err(|error| corrupt(&id, error))?, age))
 }
 
 pub(super) fn standing(row: &SqliteRow) -> Result<Standing, StoreError> {
     Ok(Standing {
         cancel_requested: row.try_get("cancel_requested")?,
+        pause_requested: row.try_get("pause_requested")?,
         retries: row.try_get("retries")?,
         crashes_in_a_row: row.try_get("crashes_in_a_row")?,
     })

@@ -1,14 +1,17 @@
-//! Every statement, as static text. `now!()` is the database's clock in milliseconds; SQLite gives one value per step.
+//! Every statement about jobs, as static text. `now!()` is the database's clock in milliseconds; SQLite gives one value
+//! per step. Events are written by triggers, see `migrations/sqlite`.
 
 macro_rules! now {
     () => {
         "CAST(unixepoch('subsec') * 1000 AS INTEGER)"
     };
 }
+pub(super) use now;
 
 macro_rules! columns {
     () => {
-        "id, spec, status, progress, attempt, cancel_requested, created_at, started_at, finished_at, error_code, error_message"
+        "id, tenant, spec, status, progress, progress_at, stage_started_at, attempt, cancel_requested, pause_requested, created_at, started_at, \
+         finished_at, error_code, error_message"
     };
 }
 
@@ -20,7 +23,8 @@ pub(super) const VERSION: &str = "SELECT sqlite_version()";
 pub(super) const PING: &str = "SELECT id FROM jobs LIMIT 1";
 
 pub(super) const SUBMIT: &str = concat!(
-    "INSERT INTO jobs (id, spec, status, created_at, available_at) VALUES (?1, ?2, 'queued', ",
+    "INSERT INTO jobs (id, spec, status, tenant, request_id, traceparent, created_at, available_at) \
+     VALUES (?1, ?2, 'queued', ?3, ?4, ?5, ",
     now!(),
     ", ",
     now!(),
@@ -28,36 +32,88 @@ pub(super) const SUBMIT: &str = concat!(
     columns!()
 );
 
+pub(super) const WAITING: &str = "SELECT COUNT(*) AS service, COALESCE(SUM(tenant = ?1), 0) AS tenant \
+     FROM jobs WHERE status = 'queued'";
+
+/// Keys are kept for seven days.
+pub(super) const FORGET_KEYS: &str =
+    concat!("DELETE FROM idempotency_keys WHERE created_at < ", now!(), " - 7 * 24 * 60 * 60 * 1000");
+
+pub(super) const FIND_KEY: &str = "SELECT fingerprint, job FROM idempotency_keys WHERE tenant = ?1 AND key = ?2";
+
+pub(super) const REMEMBER_KEY: &str = concat!(
+    "INSERT INTO idempotency_keys (tenant, key, fingerprint, job, created_at) VALUES (?1, ?2, ?3, ?4, ",
+    now!(),
+    ")"
+);
+
 pub(super) const GET: &str = concat!("SELECT ", columns!(), " FROM jobs WHERE id = ?1");
 
+/// A job is listed unless one of the wanted labels, ?5 as a JSON object, is not among its own.
 pub(super) const LIST: &str = concat!(
     "SELECT ",
     columns!(),
-    " FROM jobs WHERE (?1 IS NULL OR id < ?1) AND (?2 IS NULL OR status = ?2) ORDER BY id DESC LIMIT ?3"
+    " FROM jobs WHERE (?1 IS NULL OR id < ?1) AND (?2 IS NULL OR status = ?2) AND (?4 IS NULL OR tenant = ?4) \
+     AND NOT EXISTS (SELECT 1 FROM json_each(?5) AS wanted WHERE NOT EXISTS (\
+       SELECT 1 FROM json_each(spec, '$.metadata') AS label \
+       WHERE label.key = wanted.key AND label.value = wanted.value)) \
+     ORDER BY id DESC LIMIT ?3"
 );
+
+pub(super) const EVENTS: &str =
+    "SELECT seq, at, type, data FROM events WHERE job = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
 
 pub(super) const COUNTS: &str = "SELECT status, COUNT(*) AS jobs FROM jobs GROUP BY status";
 
+pub(super) const ENDED: &str = concat!(
+    "SELECT id, ",
+    now!(),
+    " - finished_at AS age FROM jobs WHERE finished_at IS NOT NULL ORDER BY finished_at, id"
+);
+
 pub(super) const CANCEL: &str = concat!(
-    "UPDATE jobs SET status = CASE status WHEN 'queued' THEN 'cancelled' ELSE status END, \
-     finished_at = CASE status WHEN 'queued' THEN ",
+    "UPDATE jobs SET status = CASE status WHEN 'running' THEN status ELSE 'cancelled' END, \
+     finished_at = CASE status WHEN 'running' THEN NULL ELSE ",
     now!(),
     " END, cancel_requested = (status = 'running') \
-     WHERE id = ?1 AND status IN ('queued', 'running') RETURNING ",
+     WHERE id = ?1 AND status IN ('queued', 'running', 'paused') RETURNING ",
     columns!()
 );
 
-/// Nobody is left to stop a cancelled job whose lease lapsed.
-pub(super) const CANCEL_LAPSED: &str = concat!(
-    "UPDATE jobs SET status = 'cancelled', finished_at = ",
+pub(super) const PAUSE: &str = concat!(
+    "UPDATE jobs SET status = CASE status WHEN 'queued' THEN 'paused' ELSE status END, \
+     pause_requested = (status = 'running') \
+     WHERE id = ?1 AND status IN ('queued', 'running', 'paused') RETURNING ",
+    columns!()
+);
+
+/// A failed job starts its counts of failures again: somebody has seen it and may have mended what was wrong.
+pub(super) const RESUME: &str = concat!(
+    "UPDATE jobs SET status = CASE status WHEN 'running' THEN status ELSE 'queued' END, pause_requested = 0, \
+     available_at = ",
     now!(),
-    ", cancel_requested = 0, worker = NULL, lease_expires_at = NULL \
-     WHERE status = 'running' AND cancel_requested = 1 AND lease_expires_at <= ",
+    ", retries = CASE status WHEN 'failed' THEN 0 ELSE retries END, \
+     crashes_in_a_row = CASE status WHEN 'failed' THEN 0 ELSE crashes_in_a_row END, \
+     finished_at = NULL, error_code = NULL, error_message = NULL \
+     WHERE id = ?1 AND status IN ('queued', 'running', 'paused', 'failed') RETURNING ",
+    columns!()
+);
+
+pub(super) const DELETE: &str =
+    "DELETE FROM jobs WHERE id = ?1 AND status IN ('succeeded', 'failed', 'cancelled') RETURNING status";
+
+/// Nobody is left to stop a cancelled or paused job whose lease lapsed.
+pub(super) const STOP_LAPSED: &str = concat!(
+    "UPDATE jobs SET status = CASE cancel_requested WHEN 1 THEN 'cancelled' ELSE 'paused' END, \
+     finished_at = CASE cancel_requested WHEN 1 THEN ",
+    now!(),
+    " END, cancel_requested = 0, pause_requested = 0, worker = NULL, lease_expires_at = NULL \
+     WHERE status = 'running' AND (cancel_requested = 1 OR pause_requested = 1) AND lease_expires_at <= ",
     now!()
 );
 
 /// Each arm finds its oldest job through the index, and the older of the two is taken. A lease may lapse between
-/// [`CANCEL_LAPSED`] and this statement, so a cancelled job is passed over here too.
+/// [`STOP_LAPSED`] and this statement, so a job that is to stop is passed over here too.
 pub(super) const CLAIM: &str = concat!(
     "UPDATE jobs SET status = 'running', attempt = attempt + 1, worker = ?1, lease_expires_at = ",
     now!(),
@@ -67,34 +123,41 @@ pub(super) const CLAIM: &str = concat!(
        SELECT id FROM (SELECT id FROM jobs WHERE status = 'queued' AND available_at <= ",
     now!(),
     " ORDER BY id LIMIT 1) UNION ALL \
-       SELECT id FROM (SELECT id FROM jobs WHERE status = 'running' AND cancel_requested = 0 AND lease_expires_at <= ",
+       SELECT id FROM (SELECT id FROM jobs WHERE status = 'running' AND cancel_requested = 0 AND pause_requested = 0 \
+         AND lease_expires_at <= ",
     now!(),
-    " ORDER BY id LIMIT 1))) RETURNING id, spec, attempt"
+    " ORDER BY id LIMIT 1))) RETURNING id, spec, attempt, request_id, traceparent"
 );
 
 pub(super) const BEAT: &str = concat!(
     "UPDATE jobs SET lease_expires_at = ",
     now!(),
-    " + ?4, progress = COALESCE(?3, progress) \
-     WHERE id = ?1 AND attempt = ?2 AND status = 'running' RETURNING cancel_requested"
+    " + ?4, progress = COALESCE(?3, progress), \
+     progress_at = CASE WHEN ?3 IS NULL OR ?3 IS progress THEN progress_at ELSE ",
+    now!(),
+    " END, \
+     stage_started_at = CASE WHEN ?3 IS NULL OR ?3 ->> '$.stage' IS progress ->> '$.stage' THEN stage_started_at ELSE ",
+    now!(),
+    " END \
+     WHERE id = ?1 AND attempt = ?2 AND status = 'running' RETURNING cancel_requested, pause_requested"
 );
 
 pub(super) const STEP_FINISHED: &str = "UPDATE jobs SET crashes_in_a_row = 0 \
-     WHERE id = ?1 AND attempt = ?2 AND status = 'running' RETURNING cancel_requested";
+     WHERE id = ?1 AND attempt = ?2 AND status = 'running' RETURNING cancel_requested, pause_requested";
 
-pub(super) const STANDING: &str = "SELECT cancel_requested, retries, crashes_in_a_row FROM jobs \
+pub(super) const STANDING: &str = "SELECT cancel_requested, pause_requested, retries, crashes_in_a_row FROM jobs \
      WHERE id = ?1 AND attempt = ?2 AND status = 'running'";
 
 pub(super) const END: &str = concat!(
     "UPDATE jobs SET status = ?3, error_code = ?4, error_message = ?5, finished_at = ",
     now!(),
-    ", cancel_requested = 0, worker = NULL, lease_expires_at = NULL \
+    ", cancel_requested = 0, pause_requested = 0, worker = NULL, lease_expires_at = NULL \
      WHERE id = ?1 AND attempt = ?2 AND status = 'running'"
 );
 
-pub(super) const REQUEUE: &str = concat!(
-    "UPDATE jobs SET status = 'queued', available_at = ",
+pub(super) const SET_ASIDE: &str = concat!(
+    "UPDATE jobs SET status = ?3, available_at = ",
     now!(),
-    " + ?3, retries = ?4, crashes_in_a_row = ?5, worker = NULL, lease_expires_at = NULL \
+    " + ?4, retries = ?5, crashes_in_a_row = ?6, pause_requested = 0, worker = NULL, lease_expires_at = NULL \
      WHERE id = ?1 AND attempt = ?2 AND status = 'running'"
 );

@@ -4,7 +4,10 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::clock::{Ids, RandomIds};
+use crate::{
+    clock::{Ids, RandomIds},
+    job::JobSpec,
+};
 
 async fn open(folder: &TempDir) -> Result<SqliteStore, StoreError> {
     SqliteStore::open(folder.path().join("graspd.db").to_str().unwrap(), RetryPolicy::default()).await
@@ -65,5 +68,5 @@ async fn a_spec_that_cannot_be_read_does_not_stop_the_queue() {
         .unwrap();
     assert_eq!(store.claim("w", Duration::from_secs(30)).await.unwrap().unwrap().id, next);
     assert!(matches!(store.get(unreadable).await, Err(StoreError::Corrupt { .. })));
-    assert_eq!(store.counts().await.unwrap()[3], (Status::Failed, 1));
+    assert_eq!(store.counts().await.unwrap()[4], (Status::Failed, 1));
 }

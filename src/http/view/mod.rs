@@ -1,6 +1,14 @@
 //! What replies look like. The client reads the same types.
 
+mod dataset;
+mod event;
+mod plan;
+
 use std::collections::BTreeMap;
+
+pub use dataset::{DatasetList, DatasetView};
+pub use event::{EventList, EventView};
+pub use plan::{CapabilitiesView, LimitsView, PlanView};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
@@ -44,6 +52,9 @@ pub struct JobView {
     pub stage: Option<Stage>,
     /// How far that stage is.
     pub progress: Option<ProgressView>,
+    /// When the stage at work should end, by its pace so far, in seconds since 1970-01-01T00:00:00Z; null while nothing
+    /// can be said.
+    pub eta: Option<i64>,
     /// When it was submitted, in seconds since 1970-01-01T00:00:00Z.
     #[schema(example = 1_789_000_000)]
     pub created_at: i64,
@@ -55,6 +66,8 @@ pub struct JobView {
     pub attempt: u32,
     /// Whether it runs and was asked to stop.
     pub cancel_requested: bool,
+    /// Whether it runs and was asked to stop after the step under way.
+    pub pause_requested: bool,
     /// Why it failed.
     pub error: Option<ErrorView>,
     /// What it was asked to do, with every default filled in.
@@ -145,6 +158,7 @@ impl From<JobRecord> for JobView {
     fn from(record: JobRecord) -> Self {
         Self {
             object: JobObject::Job,
+            eta: eta(&record),
             id: record.id,
             status: record.status,
             stage: record.progress.as_ref().map(|progress| progress.stage),
@@ -154,11 +168,24 @@ impl From<JobRecord> for JobView {
             finished_at: record.finished_at.map(seconds),
             attempt: record.attempt,
             cancel_requested: record.cancel_requested,
+            pause_requested: record.pause_requested,
             error: record.error.map(|error| ErrorView { code: error.code, message: error.message }),
             metadata: record.spec.metadata.clone(),
             spec: record.spec,
         }
     }
+}
+
+/// The time a stage has taken for what is done of it says how long the rest takes.
+fn eta(record: &JobRecord) -> Option<i64> {
+    let progress = record.progress.as_ref().filter(|_| record.status == Status::Running)?;
+    let (began, now) = (record.stage_started_at?, record.progress_at?);
+    let left = progress.total.checked_sub(progress.done)?;
+    if progress.done == 0 || now <= began {
+        return None;
+    }
+    let rest = (now - began) as f64 * left as f64 / progress.done as f64;
+    Some(seconds(now.saturating_add(rest as i64)))
 }
 
 impl From<Progress> for ProgressView {

@@ -1,0 +1,32 @@
+use axum::{Json, extract::State};
+
+use crate::{
+    http::{ApiError, ApiState, JobView, Problem, extract::PathId},
+    queue::Change,
+};
+
+/// Resumes a job.
+///
+/// A paused or failed job goes back to the queue and on from its last finished step. A pause that was only asked for is
+/// taken back.
+#[utoipa::path(
+    post, path = "/v1/jobs/{id}/resume", operation_id = "resume_job", tag = "jobs",
+    params(("id" = String, Path, description = "The job's id")),
+    responses(
+        (status = 200, description = "The job as it now stands", body = JobView),
+        (status = 404, description = "`job_not_found`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`job_already_over`", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "`store_unavailable`", body = Problem, content_type = "application/problem+json"),
+        (status = 507, description = "`disk_full`", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(in crate::http) async fn resume_job(
+    State(state): State<ApiState>,
+    PathId(id): PathId,
+) -> Result<Json<JobView>, ApiError> {
+    match state.store.resume(id).await? {
+        Change::Accepted(record) => Ok(Json(record.into())),
+        Change::AlreadyOver(record) => Err(ApiError::JobAlreadyOver(record.status)),
+        Change::Unknown => Err(ApiError::JobNotFound),
+    }
+}

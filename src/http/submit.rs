@@ -1,0 +1,45 @@
+//! What a job must pass beyond its own grammar before it is taken.
+
+use super::{ApiError, ApiState, access::Caller};
+use crate::job::{DatasetId, DatasetName, JobSpec, SpecError};
+
+/// Refuses a job that this service cannot take now, or not from this caller.
+pub(super) async fn check(state: &ApiState, caller: &Caller, spec: &JobSpec) -> Result<(), ApiError> {
+    if state.draining.is_draining() {
+        return Err(ApiError::Draining);
+    }
+    if spec.webhook_url.is_some() && !state.settings.webhooks {
+        return Err(wrong(
+            "webhook_url",
+            "this service sends no webhooks: its operator sets GRASPD_WEBHOOKS to allow them",
+        ));
+    }
+    check_datasets(state, caller, spec).await
+}
+
+/// Uploaded texts must be the caller's own.
+pub(super) async fn check_datasets(state: &ApiState, caller: &Caller, spec: &JobSpec) -> Result<(), ApiError> {
+    for (field, id) in uploaded(spec) {
+        let found = state.datasets.dataset(&id).await?;
+        if found.is_none_or(|dataset| dataset.tenant != caller.tenant) {
+            return Err(wrong(&field, format!("there is no data set {id}: GET /v1/datasets lists yours")));
+        }
+    }
+    Ok(())
+}
+
+fn wrong(field: &str, message: impl Into<String>) -> ApiError {
+    ApiError::InvalidSpec(SpecError { field: field.to_owned(), message: message.into() })
+}
+
+/// The uploaded texts a job reads, by the field that names each.
+fn uploaded(spec: &JobSpec) -> Vec<(String, DatasetId)> {
+    let scored = spec.evaluation.iter().flat_map(|evaluation| evaluation.perplexity.iter().enumerate());
+    let scored = scored.map(|(index, name)| (format!("evaluation.perplexity[{index}]"), name));
+    let all = std::iter::once(("calibration.dataset".to_owned(), &spec.calibration.dataset)).chain(scored);
+    let own = |(field, name): (String, &DatasetName)| match name {
+        DatasetName::Uploaded(id) => Some((field, *id)),
+        _ => None,
+    };
+    all.filter_map(own).collect()
+}

@@ -1,0 +1,149 @@
+//! What a job would do and take, from a model's configuration and the heads of its weight files: nothing is computed.
+
+use super::{
+    Error, Model, Settings,
+    budget::{Keep, LayerBudget, rank, stays_dense},
+};
+use crate::{
+    checkpoint::{self, HubSettings, Snapshot},
+    job::{
+        ByteCounts, JobSpec, ModelSource, ParameterCounts, Plan, PlannedMatrix, Refusal,
+        spec::{Method, Schedule},
+    },
+};
+
+/// Operations a second of one core at the matrix products of a pass, from the project's own measurements.
+const PACE_PER_CORE: f64 = 75e9;
+/// Tokens of a usual test split, for a job that scores all of one.
+const USUAL_TEST_TOKENS: f64 = 300_000.0;
+/// What a process takes beyond its weights, gradients and states, as a factor; measured.
+const OVERHEAD: f64 = 1.5;
+
+/// Plans a job. A model of the hub is looked for in the cache only.
+pub fn plan(spec: &JobSpec, settings: &Settings) -> Plan {
+    let planned = find(spec, settings).and_then(|found| match found {
+        Some(snapshot) => plan_for(spec, &Model::read(snapshot)?),
+        None => Ok(unknown()),
+    });
+    planned.unwrap_or_else(|error| Plan {
+        refusals: error.failure().map(refusal).into_iter().collect(),
+        ..Plan::default()
+    })
+}
+
+fn refusal(failure: crate::job::Failure) -> Refusal {
+    Refusal { code: failure.code, message: failure.message }
+}
+
+fn find(spec: &JobSpec, settings: &Settings) -> Result<Option<Snapshot>, Error> {
+    let hub = HubSettings { offline: true, ..settings.hub.clone() };
+    match checkpoint::resolve(&spec.model, &settings.models_dir, &hub, &mut |_, _, _| true) {
+        Ok(snapshot) => Ok(Some(snapshot)),
+        // It may well be on the hub.
+        Err(_) if matches!(spec.model, ModelSource::Hub { .. }) && !settings.hub.offline => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn unknown() -> Plan {
+    let note = "the model is not on this machine yet: its sizes are known once a job has fetched it";
+    Plan { notes: vec![note.to_owned()], ..Plan::default() }
+}
+
+fn plan_for(spec: &JobSpec, model: &Model) -> Result<Plan, Error> {
+    let (budget, keep) = model.budget(spec)?;
+    let (layers, count) = match budget {
+        LayerBudget::Count(count, _) => (None, count),
+        LayerBudget::Explicit(layers) => {
+            let count = layers.len();
+            (Some(layers), count)
+        }
+    };
+    let matrices = match spec.grasp.method {
+        Method::Grasp => matrices(spec, model, keep),
+        Method::Remove => Vec::new(),
+    };
+    let before = model.parameters;
+    let removed = removed(spec, model, &matrices, count);
+    let bytes = model.weights.file_bytes()?;
+    let after = before.saturating_sub(removed);
+    let chosen: u64 = matrices.iter().map(|matrix| elements(matrix.shape)).sum::<u64>() * count as u64;
+    let bytes_after = (bytes as f64 * after as f64 / before.max(1) as f64) as u64;
+    let mut notes = vec!["memory, disk and seconds are estimates".to_owned()];
+    if matches!(keep, Keep::Threshold(_)) {
+        notes.push(
+            "with importance_threshold the ranks follow from the scores: sizes after are not known yet".to_owned(),
+        );
+    }
+    let known = !matches!(keep, Keep::Threshold(_)) || spec.grasp.method == Method::Remove;
+    Ok(Plan {
+        architecture: Some(model.config.architecture.clone()),
+        layers,
+        layer_count: Some(count),
+        matrices,
+        parameters: known.then_some(ParameterCounts { before, after }),
+        bytes: known.then_some(ByteCounts { before: bytes, after: bytes_after }),
+        memory_bytes: Some(memory(spec, model, chosen)),
+        disk_bytes: Some(bytes_after + 8 * chosen),
+        seconds: Some(seconds(spec, model, count, chosen)),
+        refusals: Vec::new(),
+        notes,
+    })
+}
+
+const fn elements([out, input]: [usize; 2]) -> u64 {
+    (out * input) as u64
+}
+
+fn matrices(spec: &JobSpec, model: &Model, keep: Keep) -> Vec<PlannedMatrix> {
+    let planned = |&projection| {
+        let shape = model.config.projection_shape(projection);
+        let rank = match keep {
+            Keep::Ratio(ratio) => Some(rank(ratio, shape)).filter(|&rank| !stays_dense(rank, shape)),
+            Keep::Threshold(_) => None,
+        };
+        PlannedMatrix { projection, shape, rank }
+    };
+    spec.grasp.projections.iter().map(planned).collect()
+}
+
+/// Parameters that go, in all layers.
+fn removed(spec: &JobSpec, model: &Model, matrices: &[PlannedMatrix], count: usize) -> u64 {
+    let of_layer = match spec.grasp.method {
+        Method::Remove => model.parameters_of_layer(),
+        Method::Grasp => matrices.iter().map(saved).sum(),
+    };
+    of_layer * count as u64
+}
+
+fn saved(matrix: &PlannedMatrix) -> u64 {
+    let [out, input] = matrix.shape;
+    matrix.rank.map_or(0, |rank| elements(matrix.shape).saturating_sub((rank * (out + input)) as u64))
+}
+
+/// Weights in f32, three numbers of working space for each number of the chosen matrices, and the hidden states.
+fn memory(spec: &JobSpec, model: &Model, chosen: u64) -> u64 {
+    let states = (spec.calibration.samples * spec.calibration.sequence_length * model.config.hidden_size) as f64;
+    (OVERHEAD * 4.0 * (model.parameters as f64 + 3.0 * chosen as f64 + states)) as u64
+}
+
+/// Two operations a parameter and token forward, five more backward; a decomposition takes about twenty-two times the
+/// smaller side for each number of a matrix.
+fn seconds(spec: &JobSpec, model: &Model, count: usize, chosen: u64) -> f64 {
+    let parameters = model.parameters as f64;
+    let calibration = &spec.calibration;
+    let tokens = (calibration.samples * calibration.sequence_length) as f64;
+    let gradients = match (spec.grasp.method, spec.grasp.schedule) {
+        (Method::Remove, _) => 0.0,
+        (Method::Grasp, Schedule::OneShot) => 7.0,
+        (Method::Grasp, Schedule::Iterative) => 7.0 * count as f64,
+    };
+    let scored = spec.evaluation.as_ref().map_or(0.0, |evaluation| {
+        let of_one = evaluation.limit.map_or(USUAL_TEST_TOKENS, |limit| (limit * evaluation.window) as f64);
+        of_one * evaluation.perplexity.len() as f64 * if evaluation.compare_dense { 2.0 } else { 1.0 }
+    });
+    let decompositions = 22.0 * chosen as f64 * model.config.hidden_size as f64;
+    let operations = parameters * (tokens * (2.0 + gradients) + 2.0 * scored) + decompositions;
+    let cores = std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
+    operations / (PACE_PER_CORE * cores)
+}

@@ -1,0 +1,95 @@
+//! Keys on SQLite.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::{Row, sqlite::SqliteRow};
+
+use super::{SqliteStore, millis, statements::now};
+use crate::queue::{KeyHash, KeyRecord, KeyStore, NewKey, StoreError};
+
+macro_rules! columns {
+    () => {
+        "id, tenant, scopes, created_at, expires_at, revoked_at"
+    };
+}
+
+const ADD: &str = concat!(
+    "INSERT INTO keys (id, tenant, scopes, hash, created_at, expires_at) VALUES (?1, ?2, ?3, ?4, ",
+    now!(),
+    ", ",
+    now!(),
+    " + ?5) RETURNING ",
+    columns!()
+);
+const VALID: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM keys WHERE hash = ?1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ",
+    now!(),
+    ")"
+);
+const GET: &str = concat!("SELECT ", columns!(), " FROM keys WHERE id = ?1");
+const ANY: &str = "SELECT EXISTS (SELECT 1 FROM keys) AS found";
+const LIST: &str = concat!("SELECT ", columns!(), " FROM keys ORDER BY created_at, id");
+const REVOKE: &str = concat!(
+    "UPDATE keys SET revoked_at = CASE WHEN ?2 > 0 THEN revoked_at ELSE COALESCE(revoked_at, ",
+    now!(),
+    ") END, expires_at = MIN(COALESCE(expires_at, ",
+    now!(),
+    " + ?2), ",
+    now!(),
+    " + ?2) WHERE id = ?1 RETURNING id"
+);
+
+fn record(row: &SqliteRow) -> Result<KeyRecord, StoreError> {
+    let id: String = row.try_get("id")?;
+    let scopes: String = row.try_get("scopes")?;
+    let scopes = scopes.split_whitespace().map(str::parse).collect::<Result<_, _>>();
+    let scopes = scopes.map_err(|what| StoreError::Corrupt { id: id.clone(), what })?;
+    Ok(KeyRecord {
+        id,
+        tenant: row.try_get("tenant")?,
+        scopes,
+        created_at: row.try_get("created_at")?,
+        expires_at: row.try_get("expires_at")?,
+        revoked_at: row.try_get("revoked_at")?,
+    })
+}
+
+#[async_trait]
+impl KeyStore for SqliteStore {
+    async fn add_key(&self, key: &NewKey) -> Result<KeyRecord, StoreError> {
+        let scopes: Vec<_> = key.scopes.iter().map(|scope| scope.as_str()).collect();
+        let query = sqlx::query(ADD)
+            .bind(key.id.clone())
+            .bind(key.tenant.clone())
+            .bind(scopes.join(" "))
+            .bind(key.hash.0.to_vec())
+            .bind(key.lifetime.map(millis));
+        record(&self.write(query).await?.ok_or(sqlx::Error::RowNotFound)?)
+    }
+
+    async fn valid_key(&self, hash: &KeyHash) -> Result<Option<KeyRecord>, StoreError> {
+        let row = sqlx::query(VALID).bind(hash.0.to_vec()).fetch_optional(&self.readers).await?;
+        row.as_ref().map(record).transpose()
+    }
+
+    async fn key(&self, id: &str) -> Result<Option<KeyRecord>, StoreError> {
+        let row = sqlx::query(GET).bind(id).fetch_optional(&self.readers).await?;
+        row.as_ref().map(record).transpose()
+    }
+
+    async fn has_keys(&self) -> Result<bool, StoreError> {
+        Ok(sqlx::query(ANY).fetch_one(&self.readers).await?.try_get("found")?)
+    }
+
+    async fn keys(&self) -> Result<Vec<KeyRecord>, StoreError> {
+        sqlx::query(LIST).fetch_all(&self.readers).await?.iter().map(record).collect()
+    }
+
+    async fn revoke_key(&self, id: &str, after: Duration) -> Result<bool, StoreError> {
+        let query = sqlx::query(REVOKE).bind(id.to_owned()).bind(millis(after));
+        Ok(self.write(query).await?.is_some())
+    }
+}
