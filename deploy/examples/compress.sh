@@ -49,6 +49,7 @@ mkdir -p "$folder"
 call GET "/v1/jobs/$id/artifacts" | jq -r '.data[] | [.name, .sha256, .url] | @tsv' |
     while IFS=$'\t' read -r name sha256 url; do
         mkdir -p "$folder/$(dirname "$name")"
+        if echo "$sha256  $folder/$name" | sha256sum --check --status 2>/dev/null; then continue; fi
         # -C - goes on where an earlier download broke off.
         curl -sS --fail --retry 5 -C - -o "$folder/$name" \
             ${GRASPD_KEY:+-H "authorization: Bearer $GRASPD_KEY"} "$server$url"

@@ -206,10 +206,10 @@ pub struct FrontArgs {
 #[derive(Args, Clone, Debug, Default)]
 pub struct StoreArgs {
     /// Folder for everything that is kept [default: data]
-    #[arg(long, env = "GRASPD_DATA_DIR", value_name = "DIR")]
+    #[arg(long, env = "GRASPD_DATA_DIR", value_name = "DIR", global = true)]
     pub data_dir: Option<PathBuf>,
     /// The queue's database [default: sqlite:<data>/graspd.db]
-    #[arg(long, env = "GRASPD_DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    #[arg(long, env = "GRASPD_DATABASE_URL", value_name = "URL", hide_env_values = true, global = true)]
     pub database_url: Option<String>,
 }
 

@@ -103,7 +103,8 @@ impl<S: Send + Sync> FromRequestParts<S> for EventsQuery {
 }
 
 pub(super) fn number(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| format!("'{text}' is not the number of an event"))
+    let number = text.parse().ok().filter(|number: &u64| i64::try_from(*number).is_ok());
+    number.ok_or_else(|| format!("'{text}' is not the number of an event"))
 }
 
 /// The query of a job's log.

@@ -6,7 +6,12 @@ use axum::{
 };
 
 use crate::{
-    http::{ApiError, ApiState, DatasetView, Problem, access::Caller, query::NameQuery},
+    http::{
+        ApiError, ApiState, DatasetView, Problem,
+        access::Caller,
+        query::NameQuery,
+        view::{JsonLines, Text},
+    },
     job::TextFormat,
     queue::DatasetRecord,
 };
@@ -16,11 +21,8 @@ use crate::{
 /// The body is the text itself. Jobs name it by its id, as in `"dataset": "ds_…"`.
 #[utoipa::path(
     post, path = "/v1/datasets", operation_id = "create_dataset", tag = "datasets",
-    params(("name" = Option<String>, Query, description = "What you call it", max_length = 255)),
-    request_body(content(
-        (String = "text/plain", example = json!("The quick brown fox jumps over the lazy dog.\n")),
-        (String = "application/jsonl", example = json!("{\"text\": \"The quick brown fox\"}\n")),
-    )),
+    params(("name" = Option<String>, Query, description = "What you call it", min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")),
+    request_body(content((Text = "text/plain"), (JsonLines = "application/jsonl", example = json!("{\"text\": \"The quick brown fox\"}\n")))),
     responses(
         (status = 201, description = "It is on disk", body = DatasetView,
             headers(("Location" = String, description = "Path of the data set"))),

@@ -42,7 +42,9 @@ pub(in crate::http) async fn get_job(
         true => !file::is_known(&headers, &Shown::new(record.clone()).tag),
         false => *record != before,
     };
-    let Shown { body, tag } = Shown::new(prefer.wait(&state, before.id, changed).await?);
+    // One that has ended will not change by itself: nobody waits for it.
+    let enough = |record: &JobRecord| record.status.is_terminal() || changed(record);
+    let Shown { body, tag } = Shown::new(prefer.wait(&state, before.id, enough).await?);
     let mut response = if file::is_known(&headers, &tag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {

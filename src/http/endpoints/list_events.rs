@@ -42,6 +42,7 @@ pub(in crate::http) async fn list_events(
     EventsQuery { after, limit }: EventsQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
+    let last = last_event_id(&headers)?;
     if !wants_stream(&headers) {
         let mut found = state.store.events(job.id, after.unwrap_or(0), limit + 1).await?;
         let has_more = found.len() > limit as usize;
@@ -49,7 +50,7 @@ pub(in crate::http) async fn list_events(
         let data = found.into_iter().map(EventView::from).collect();
         return Ok(Json(EventList { object: ListObject::List, data, has_more }).into_response());
     }
-    let after = last_event_id(&headers)?.or(after).unwrap_or(0);
+    let after = last.or(after).unwrap_or(0);
     if job.status.is_terminal() && state.store.events(job.id, after, 1).await?.is_empty() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }

@@ -14,7 +14,7 @@ use crate::{
         ("after" = Option<String>, Query, description = "Only jobs submitted before this one: the last id of the page before", format = "uuid"),
         ("limit" = Option<u32>, Query, description = "Jobs in a page. Default: 20", minimum = 1, maximum = 100),
         ("status" = Option<Status>, Query, description = "Only jobs in this state"),
-        ("metadata" = Option<std::collections::BTreeMap<String, String>>, Query, style = DeepObject, explode, description = "Only jobs with these labels, as `metadata[key]=value`"),
+        ("metadata" = Option<Object>, Query, style = DeepObject, explode, description = "Only jobs with these labels, as `metadata[key]=value`"),
     ),
     responses(
         (status = 200, description = "One page", body = JobList),

@@ -68,7 +68,7 @@ export async function form(view, signal) {
   const job = el("form", { class: "job", novalidate: true },
     place("model", "Model", input(can.models[0] ?? "", { list: "models", required: true })), models,
     place("method", "Method", select(can.methods)),
-    place("layers", "Layers: how many, or which (3, 7)", input("", { placeholder: "a quarter" })),
+    place("layers", "Layers, how many or which", input("", { placeholder: "a quarter; 8; or 3, 7" })),
     place("layer_metric", "Redundancy by", select(can.layer_metrics)),
     place("size", "Size by", select(["retain_ratio", "target_compression", "importance_threshold"])),
     place("share", "Share", input("0.3", { inputmode: "decimal" })),

@@ -80,7 +80,7 @@ function files(job, list) {
   const archive = `/v1/jobs/${job.id}/archive`;
   const rows = list.data.map((it) => [link(it.url, it.name), bytes(it.bytes), el("code", {}, it.sha256), copy(curl(it.url, it.name), it.name)]);
   rows.push([link(archive, `${job.id}.tar`), "", "all of them", copy(curl(archive, `${job.id}.tar`), "everything")]);
-  return table("Files", ["Name", { text: "Size", number: true }, "SHA-256", "For a terminal"], rows);
+  return table("Published files", ["Name", { text: "Size", number: true }, "SHA-256", "For a terminal"], rows);
 }
 
 function scores(report) {
@@ -93,7 +93,7 @@ function scores(report) {
   }
   rows.push(["parameters", count(report.parameters.before), count(report.parameters.after)]);
   rows.push(["bytes of safetensors", count(report.bytes.before), count(report.bytes.after)]);
-  return table("Before and after", ["", { text: "Before", number: true }, { text: "After", number: true }], rows);
+  return table("Scores and sizes", ["", { text: "Before", number: true }, { text: "After", number: true }], rows);
 }
 
 async function results(place, job, signal) {
@@ -103,7 +103,7 @@ async function results(place, job, signal) {
   const values = listed ? await get(listed.url.replace(/^\//, ""), { signal }) : null;
   const drawn = el("div", { class: "plots" });
   place.replaceChildren(
-    el("h3", {}, "Scores"), scores(report), el("h3", {}, "Plots"), drawn, el("h3", {}, "Files"), files(job, list),
+    scores(report), el("h3", {}, "Plots"), drawn, files(job, list),
     report.notes?.length ? el("ul", { class: "quiet" }, report.notes.map((note) => el("li", {}, note))) : "");
   if (report.layers) plots(drawn, report, values, signal);
 }

@@ -18,7 +18,7 @@ async function jobs(view, signal) {
     const list = await get("v1/jobs?limit=50", { signal });
     const row = (it) => [
       el("a", { href: `#/jobs/${it.id}` }, it.id.slice(0, 13), el("span", { class: "hidden-text" }, it.id.slice(13))),
-      it.spec.model, status(it), progress(it), time(it.created_at),
+      it.spec.model, status(it), it.status === "running" ? progress(it) : "", time(it.created_at),
     ];
     const focused = document.activeElement?.getAttribute("href");
     place.replaceChildren(list.data.length

@@ -34,6 +34,18 @@ pub struct DatasetView {
     pub created_at: i64,
 }
 
+/// An uploaded text, as it is.
+#[derive(ToSchema)]
+#[schema(value_type = String, min_length = 1, example = "The quick brown fox jumps over the lazy dog.\n")]
+#[expect(dead_code, reason = "describes a body that is never held in one piece")]
+pub(in crate::http) struct Text(String);
+
+/// An uploaded text, an object a line.
+#[derive(ToSchema)]
+#[schema(value_type = serde_json::Value)]
+#[expect(dead_code, reason = "describes a body that is never held in one piece")]
+pub(in crate::http) struct JsonLines(String);
+
 /// All uploaded data sets, newest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DatasetList {

@@ -7,6 +7,7 @@ mod plan;
 use std::collections::BTreeMap;
 
 pub use dataset::{DatasetList, DatasetView};
+pub(super) use dataset::{JsonLines, Text};
 pub use event::{EventList, EventView};
 pub use plan::{CapabilitiesView, LimitsView, PlanView};
 

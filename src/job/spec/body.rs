@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Deserializer, Serialize, de};
-use utoipa::ToSchema;
+use utoipa::{
+    ToSchema,
+    openapi::{Object, ObjectBuilder, Type},
+};
 
 use super::{
     Allocation, Basis, Evaluation, Grasp, JobSpec, LayerMetric, Layers, Method, Preset, Projection, Schedule, Score,
@@ -28,12 +31,23 @@ pub struct JobBody {
     pub evaluation: Option<EvaluationBody>,
     /// The user's own labels: at most 16, keys up to 64 characters, values up to 512.
     #[serde(default)]
+    #[schema(schema_with = labels)]
     pub metadata: BTreeMap<String, String>,
     /// `https://…`: told by a signed POST (Standard Webhooks) when the job starts, succeeds, fails or is cancelled, where
     /// the service allows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 2048, pattern = "^https?://")]
     pub webhook_url: Option<String>,
+}
+
+fn labels() -> Object {
+    let text = |least, most| ObjectBuilder::new().schema_type(Type::String).min_length(least).max_length(Some(most));
+    ObjectBuilder::new()
+        .description(Some("The user's own labels: at most 16, keys up to 64 characters, values up to 512."))
+        .max_properties(Some(16))
+        .property_names(Some(text(Some(1), 64).build()))
+        .additional_properties(Some(text(None, 512)))
+        .build()
 }
 
 // A field that is absent means the default, an explicit null means none.

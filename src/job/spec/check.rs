@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fmt::Display, str::FromStr};
 
+use serde_json::Value;
+
 use super::{
     Allocation, Basis, Calibration, CalibrationBody, Evaluation, EvaluationBody, Grasp, GraspBody, JobBody, JobSpec,
     LayerMetric, Layers, LayersBody, Method, Preset, Projection, Schedule, Score, Selection, SigmaSplit, Size,
@@ -12,6 +14,8 @@ const MOST_SAMPLES: usize = 65_536;
 const LONGEST_WINDOW: usize = 131_072;
 const MOST_LAYERS: usize = 4_096;
 const MOST_DATASETS: usize = 16;
+/// Up to here every whole number has a float of its own.
+const LARGEST_WHOLE: f64 = 9_007_199_254_740_992.0;
 const LONGEST_URL: usize = 2_048;
 /// What the paper keeps of a redundant layer (section 4.1).
 const PAPER_RETAIN_RATIO: f64 = 0.1;
@@ -43,6 +47,21 @@ pub(super) fn describe(error: &serde_path_to_error::Error<serde_json::Error>) ->
         _ => "",
     };
     wrong(field, format!("{message}{hint}"))
+}
+
+/// JSON knows no integers: 8.0 is as whole a number as 8, and some languages write it that way.
+pub(super) fn whole_numbers(value: &Value) -> Value {
+    match value {
+        Value::Number(number) => match number.as_f64() {
+            Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() < LARGEST_WHOLE => {
+                Value::from(float as i64)
+            }
+            _ => value.clone(),
+        },
+        Value::Array(items) => items.iter().map(whole_numbers).collect(),
+        Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), whole_numbers(value))).collect(),
+        _ => value.clone(),
+    }
 }
 
 pub(super) fn check(body: JobBody) -> Result<JobSpec, SpecError> {

@@ -44,7 +44,8 @@ impl JobSpec {
     /// # Errors
     /// [`SpecError`] names the first field that is unknown, of the wrong type or out of range.
     pub fn parse(body: &serde_json::Value) -> Result<Self, SpecError> {
-        let body: JobBody = serde_path_to_error::deserialize(body).map_err(|error| check::describe(&error))?;
+        let body: JobBody =
+            serde_path_to_error::deserialize(&check::whole_numbers(body)).map_err(|error| check::describe(&error))?;
         check::check(body)
     }
 }
