@@ -2,6 +2,7 @@
 
 mod demo;
 mod keys;
+mod logits;
 mod one_shot;
 mod planner;
 mod service;
@@ -18,6 +19,7 @@ pub use service::{Service, ServiceError};
 
 use self::signals::Signals;
 use crate::{
+    checkpoint,
     cli::{self, Bar, FAILED, INTERRUPTED, NO_ANSWER, SUCCEEDED},
     config::{self, Cli, Command, ConfigError, Machine, MachineArgs, ServeArgs, Server},
     http::{self, client::ClientError},
@@ -41,6 +43,9 @@ pub enum AppError {
     /// The arguments of `compress`.
     #[error(transparent)]
     Arguments(#[from] cli::compress::ArgumentsError),
+    /// Model files.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
     /// A one-shot job.
     #[error(transparent)]
     OneShot(#[from] OneShotError),
@@ -116,6 +121,7 @@ fn dispatch(cli: Cli) -> Result<u8, AppError> {
             Ok(SUCCEEDED)
         }
         Command::Demo(log) => demo::demo(log),
+        Command::Logits { folder, tokens } => logits::logits(&folder, &tokens).map(|()| SUCCEEDED),
     }
 }
 

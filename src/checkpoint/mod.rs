@@ -1,6 +1,7 @@
 //! Model files: where they come from, what is in them, and how they are written.
 
 mod checksums;
+mod companions;
 mod error;
 mod hub;
 mod local;
@@ -10,11 +11,12 @@ mod writer;
 use std::path::{Path, PathBuf};
 
 pub use checksums::{CHECKSUMS_FILE, write_checksums};
+pub use companions::{CARD, COMPANIONS};
 pub use error::Error;
 pub use hub::{HubSettings, ObserveDownload, fetch_dataset_file, fetch_model};
 pub use local::{find_below, resolve_local};
 pub use weights::{TensorEntry, Weights, narrow, round_to};
-pub use writer::{LARGEST_SHARD, Pending, write_safetensors};
+pub use writer::{Pending, write_safetensors};
 
 use crate::job::ModelSource;
 

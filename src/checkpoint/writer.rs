@@ -11,9 +11,6 @@ use serde_json::{Map, Value, json};
 
 use super::Error;
 
-/// The largest file that is written, in bytes, as other tools of the field have it.
-pub const LARGEST_SHARD: u64 = 5_000_000_000;
-
 /// A tensor to be written: what the header says, and how to get its bytes when its turn comes.
 pub struct Pending<'a> {
     /// Name in the checkpoint.

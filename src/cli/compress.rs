@@ -81,6 +81,15 @@ pub struct Arguments {
     /// Score nothing
     #[arg(long)]
     no_evaluation: bool,
+    /// What to write, comma-separated: factored, dense
+    #[arg(long, value_name = "FORMATS", value_delimiter = ',')]
+    formats: Vec<String>,
+    /// Type of the numbers written: f32, bf16 or f16
+    #[arg(long, value_name = "TYPE")]
+    dtype: Option<String>,
+    /// The largest file of weights: bytes, or a size such as 5GB
+    #[arg(long, value_name = "SIZE")]
+    max_shard_size: Option<String>,
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
@@ -131,6 +140,7 @@ impl Arguments {
         self.put_calibration(&mut body);
         self.put_grasp(&mut body)?;
         self.put_evaluation(&mut body);
+        self.put_export(&mut body);
         Ok(JobSpec::parse(&Value::Object(body))?)
     }
 
@@ -173,6 +183,19 @@ impl Arguments {
             ],
         );
         Ok(())
+    }
+
+    fn put_export(&self, body: &mut Map<String, Value>) {
+        let formats = Some(&self.formats).filter(|formats| !formats.is_empty());
+        put_all(
+            body,
+            "export",
+            [
+                ("formats", formats.map(|formats| json!(formats))),
+                ("dtype", self.dtype.as_ref().map(|dtype| json!(dtype))),
+                ("max_shard_size", self.max_shard_size.as_ref().map(|size| json!(size))),
+            ],
+        );
     }
 
     fn put_evaluation(&self, body: &mut Map<String, Value>) {

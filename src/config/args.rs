@@ -77,6 +77,15 @@ pub enum Command {
     },
     /// Compress a small sample model through a real server and show what came of it
     Demo(LogArgs),
+    /// Print a model's logits for given tokens as JSON, for holding it against other tools.
+    #[command(hide = true)]
+    Logits {
+        /// The model's folder.
+        folder: PathBuf,
+        /// Token ids, comma-separated.
+        #[arg(long, value_delimiter = ',', required = true)]
+        tokens: Vec<u32>,
+    },
     /// Run one job for a supervisor.
     #[command(hide = true)]
     RunJob {

@@ -20,8 +20,8 @@ pub use id::{InvalidJobId, JobId};
 pub use plan::{Capabilities, Plan, PlannedMatrix, Planner, Refusal};
 pub use progress::{Progress, Stage, Status};
 pub use report::{
-    ByteCounts, EvaluationReport, LayerReport, MatrixReport, ModelReport, ParameterCounts, PerplexityReport, Report,
-    StageSeconds,
+    ByteCounts, CheckpointReport, EvaluationReport, LayerReport, MatrixReport, ModelReport, ParameterCounts,
+    PerplexityReport, Report, StageSeconds,
 };
 pub use scope::Scope;
 pub use source::{DatasetName, ModelSource, UPLOADS};

@@ -2,7 +2,10 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{JobSpec, Stage};
+use super::{
+    JobSpec, Stage,
+    spec::{ExportFormat, ExportType},
+};
 
 /// What a job did and what came of it; `report.json` in the published folder.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -16,6 +19,9 @@ pub struct Report {
     pub parameters: ParameterCounts,
     /// Bytes of all safetensors files.
     pub bytes: ByteCounts,
+    /// The checkpoints that were written.
+    #[serde(default)]
+    pub checkpoints: Vec<CheckpointReport>,
     /// Layer choice.
     pub layers: LayerReport,
     /// One entry per matrix of the redundant layers, in model order.
@@ -47,12 +53,27 @@ pub struct ModelReport {
     pub architecture: String,
 }
 
+/// A checkpoint in the published folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CheckpointReport {
+    /// How its compressed matrices are written.
+    pub format: ExportFormat,
+    /// Where it is below the published folder: its format's name where there are two, else empty.
+    pub folder: String,
+    /// Type of its numbers; null when it is that of the source.
+    pub dtype: Option<ExportType>,
+    /// Parameters, a tied head counted once.
+    pub parameters: u64,
+    /// Bytes of its safetensors files.
+    pub bytes: u64,
+}
+
 /// Parameters before and after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ParameterCounts {
     /// In the source.
     pub before: u64,
-    /// In the published checkpoint.
+    /// In the published checkpoint; in the factored one where there are two.
     pub after: u64,
 }
 
@@ -61,7 +82,7 @@ pub struct ParameterCounts {
 pub struct ByteCounts {
     /// In the source's safetensors files.
     pub before: u64,
-    /// In the published safetensors files.
+    /// In the published safetensors files; in the factored ones where there are two checkpoints.
     pub after: u64,
 }
 

@@ -14,6 +14,7 @@ mod head;
 mod linear;
 mod ops;
 mod rotary;
+mod rounding;
 
 pub use block::{Block, GradientSink, Saved};
 pub use config::{ARCHITECTURES, Config};

@@ -23,9 +23,9 @@ pub use plan::plan;
 
 use self::{
     budget::{LayerBudget, Sizes},
-    compress::{Compressed, Task, by_module, compress, install},
+    compress::{Compressed, Task, by_module, compress},
     evaluate::{Text, read_texts, score},
-    export::{Changes, Source, count_parameters, module_dtype},
+    export::{Changes, Source, count_parameters, install_as_exported, write_cards},
     factorize::Rule,
     influence::{Influence, Wanted},
     state::{State, peak_rss_bytes, write_json},
@@ -34,8 +34,9 @@ use crate::{
     checkpoint::{self, Snapshot, Weights},
     eval::{self, Perplexity, Tokens, Windows},
     job::{
-        ByteCounts, EvaluationReport, JobSpec, LayerReport, MatrixReport, ModelReport, ParameterCounts,
-        PerplexityReport, Progress, Report, Stage, spec::Method,
+        ByteCounts, CheckpointReport, EvaluationReport, JobSpec, LayerReport, MatrixReport, ModelReport,
+        ParameterCounts, PerplexityReport, Progress, Report, Stage,
+        spec::{Export, Method},
     },
     model::{Config, Decoder, open_device},
 };
@@ -76,11 +77,12 @@ pub fn run(spec: &JobSpec, context: &Context<'_>) -> Result<Report, Error> {
             Vec::new()
         }
     };
-    let compressed = score_compressed(&mut decoder, &matrices, &model, &texts, &mut state, context)?;
+    install_as_exported(&mut decoder, &matrices, &model.weights, &spec.export)?;
+    let compressed = score_compressed(&decoder, &texts, &mut state, context)?;
     drop(decoder);
     let changes = model.changes(spec, &influence, &matrices);
-    let bytes = state.timed(Stage::Export, |_| model.export(&changes, context))?;
-    let found = Findings { influence, matrices, texts, compressed, bytes, notes };
+    let checkpoints = state.timed(Stage::Export, |_| model.export(&changes, &spec.export, context))?;
+    let found = Findings { influence, matrices, texts, compressed, checkpoints, notes };
     publish(spec, &model, found, &mut state, context)
 }
 
@@ -90,7 +92,7 @@ struct Findings {
     matrices: Vec<Compressed>,
     texts: Vec<Text>,
     compressed: Scores,
-    bytes: u64,
+    checkpoints: Vec<CheckpointReport>,
     notes: Vec<String>,
 }
 
@@ -161,9 +163,19 @@ impl Model {
         Changes { factors: by_module(matrices), removed, tied: self.config.tie_word_embeddings }
     }
 
-    fn export(&self, changes: &Changes, context: &Context<'_>) -> Result<u64, Error> {
-        let source = Source { folder: &self.snapshot.folder, weights: &self.weights, config: &self.config_json };
-        export::write(&source, changes, context.output, &mut |done, total| {
+    fn export(
+        &self,
+        changes: &Changes,
+        export: &Export,
+        context: &Context<'_>,
+    ) -> Result<Vec<CheckpointReport>, Error> {
+        let source = Source {
+            folder: &self.snapshot.folder,
+            weights: &self.weights,
+            config: &self.config_json,
+            architecture: &self.config.architecture,
+        };
+        export::write(&source, changes, export, context.output, &mut |done, total| {
             context.progress(Progress::new(Stage::Export, done, total))
         })
     }
@@ -243,16 +255,11 @@ fn score_dense(decoder: &Decoder, texts: &[Text], state: &mut State, context: &C
 
 /// Scores the model on its weights as they will be exported.
 fn score_compressed(
-    decoder: &mut Decoder,
-    matrices: &[Compressed],
-    model: &Model,
+    decoder: &Decoder,
     texts: &[Text],
     state: &mut State,
     context: &Context<'_>,
 ) -> Result<Scores, Error> {
-    for matrix in matrices {
-        install(decoder, matrix, module_dtype(&matrix.triplets.name, &model.weights))?;
-    }
     let mut scores = Scores::new();
     if !texts.is_empty() {
         state.timed(Stage::Evaluate, |_| score(decoder, texts, "compressed", context, &mut scores))?;
@@ -276,6 +283,7 @@ fn publish(
     let path = context.output.join("report.json");
     let text = serde_json::to_string_pretty(&report).map_err(|error| Error::internal(error.to_string()))?;
     fs::write(&path, text + "\n").map_err(checkpoint::Error::io(&path))?;
+    write_cards(&report, &model.snapshot.folder, context.output)?;
     checkpoint::write_checksums(context.output)?;
     context.progress(Progress::new(Stage::Publish, 1, 1))?;
     Ok(report)
@@ -288,8 +296,10 @@ fn report(
     state: &State,
     context: &Context<'_>,
 ) -> Result<Report, Error> {
-    let Findings { influence, matrices, texts, compressed, bytes, mut notes } = found;
-    let after = count_parameters(&Weights::open(context.output)?, model.config.tie_word_embeddings);
+    let Findings { influence, matrices, texts, compressed, checkpoints, mut notes } = found;
+    // The factored one where there are two.
+    let first = checkpoints.first().ok_or_else(|| Error::internal("no checkpoint was written"))?;
+    let (parameters, bytes) = (first.parameters, first.bytes);
     let dense = matrices.iter().filter(|matrix| matrix.factors.is_none()).count();
     if dense > 0 {
         notes.push(format!("{dense} matrices stay dense: their factors would hold more numbers"));
@@ -301,8 +311,9 @@ fn report(
             architecture: model.config.architecture.clone(),
         },
         spec: spec.clone(),
-        parameters: ParameterCounts { before: model.parameters, after },
+        parameters: ParameterCounts { before: model.parameters, after: parameters },
         bytes: ByteCounts { before: model.weights.file_bytes()?, after: bytes },
+        checkpoints,
         layers: LayerReport {
             block_influence: influence.block_influence,
             angular_distance: influence.angular_distance,

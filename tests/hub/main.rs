@@ -95,12 +95,12 @@ fn a_model_arrives_whole_and_alone() {
     assert_eq!(found.revision.as_deref(), Some(COMMIT));
     assert_eq!(read(&found.folder, "model.safetensors"), weights());
     let files: Vec<String> = hub.downloads().into_iter().map(|(file, _)| file).collect();
-    assert_eq!(files, ["config.json", "tokenizer.json", "model.safetensors"]);
+    assert_eq!(files, ["config.json", "tokenizer.json", "README.md", "model.safetensors"]);
     assert!(steps.is_sorted_by_key(|(done, ..)| *done), "{steps:?}");
     let (done, total, file) = steps.last().unwrap();
     assert_eq!((done, file.as_str()), (total, "model.safetensors"));
     client.fetch().unwrap();
-    assert_eq!(hub.downloads().len(), 3, "a second fetch downloads nothing");
+    assert_eq!(hub.downloads().len(), 4, "a second fetch downloads nothing");
 }
 
 #[test]
@@ -214,8 +214,8 @@ fn names_of_the_server_never_leave_the_cache() {
     let hub = evil.iter().fold(model(), |hub, name| hub.large(name, "evil"));
     let client = Client::of(&hub);
     let found = client.fetch().unwrap();
-    assert_eq!(hub.downloads().len(), 3);
-    assert_eq!(fs::read_dir(found.folder).unwrap().count(), 3);
+    assert_eq!(hub.downloads().len(), 4);
+    assert_eq!(fs::read_dir(found.folder).unwrap().count(), 4);
 }
 
 #[test]

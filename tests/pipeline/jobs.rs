@@ -62,9 +62,12 @@ fn the_folder_holds_everything_and_its_numbers_agree() {
     assert_eq!(
         names,
         [
+            "README.md",
             "config.json",
+            "configuration_grasp.py",
             "generation_config.json",
             "model.safetensors",
+            "modeling_grasp.py",
             "report.json",
             "singular_values.json",
             "special_tokens_map.json",

@@ -9,24 +9,11 @@ use std::{
 use serde_json::Value;
 
 use super::cache::is_plain;
-use crate::checkpoint::Error;
+use crate::checkpoint::{CARD, COMPANIONS, Error};
 
 pub(super) const CONFIG: &str = "config.json";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 pub(super) const SINGLE: &str = "model.safetensors";
-/// Files beside configuration and weights that a checkpoint may have.
-const COMPANIONS: [&str; 10] = [
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "chat_template.jinja",
-    "chat_template.json",
-];
 /// The largest file other than weights that is taken, in bytes; real ones stay below 40 MB.
 const LARGEST_COMPANION: u64 = 256 << 20;
 /// At most so many files that are of no use are named in an error.
@@ -74,7 +61,7 @@ pub(super) fn wanted_files(repository: &str, listed: &Listing) -> Result<Wanted,
             "{repository} has no {SINGLE} and no {INDEX} (found {found}): graspd reads safetensors only, so convert it first"
         )));
     }
-    let companions = COMPANIONS.into_iter().filter_map(|name| listed.get(name));
+    let companions = COMPANIONS.into_iter().chain([CARD]).filter_map(|name| listed.get(name));
     let mut files: Vec<Entry> = [config].into_iter().chain(companions).cloned().collect();
     if let Some(entry) = files.iter().chain(&index).find(|entry| entry.size > LARGEST_COMPANION) {
         return Err(Error::invalid(&entry.path, format!("is {} bytes long, more than any real one", entry.size)));
@@ -135,7 +122,7 @@ mod tests {
             ["README.md", "config.json", "modeling.py", "model.safetensors", "pytorch_model.bin", "tokenizer.json"];
         let wanted = wanted_files("a/b", &listing(&names)).unwrap();
         let paths: Vec<_> = wanted.files.iter().map(|entry| entry.path.as_str()).collect();
-        assert_eq!(paths, ["config.json", "tokenizer.json", "model.safetensors"]);
+        assert_eq!(paths, ["config.json", "tokenizer.json", "README.md", "model.safetensors"]);
     }
 
     #[test]

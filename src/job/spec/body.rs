@@ -9,8 +9,8 @@ use utoipa::{
 };
 
 use super::{
-    Allocation, Basis, Evaluation, Grasp, JobSpec, LayerMetric, Layers, Method, Preset, Projection, Schedule, Score,
-    Selection, SigmaSplit, Size,
+    Allocation, Basis, Evaluation, ExportBody, Grasp, JobSpec, LayerMetric, Layers, Method, Preset, Projection,
+    Schedule, Score, Selection, SigmaSplit, Size,
 };
 
 /// A job, as the body of `POST /v1/jobs`. Every field but `model` has a default.
@@ -29,6 +29,9 @@ pub struct JobBody {
     /// What to score; `null` for nothing.
     #[serde(default = "some_default", deserialize_with = "null_is_none")]
     pub evaluation: Option<EvaluationBody>,
+    /// What is written.
+    #[serde(default)]
+    pub export: ExportBody,
     /// The user's own labels: at most 16, keys up to 64 characters, values up to 512.
     #[serde(default)]
     #[schema(schema_with = labels)]
@@ -189,6 +192,7 @@ impl From<&JobSpec> for JobBody {
             },
             grasp: GraspBody::from(&spec.grasp),
             evaluation: spec.evaluation.as_ref().map(EvaluationBody::from),
+            export: ExportBody::from(spec),
             metadata: spec.metadata.clone(),
             webhook_url: spec.webhook_url.clone(),
         }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     Allocation, Basis, Calibration, CalibrationBody, Evaluation, EvaluationBody, Grasp, GraspBody, JobBody, JobSpec,
     LayerMetric, Layers, LayersBody, Method, Preset, Projection, Schedule, Score, Selection, SigmaSplit, Size,
-    SpecError,
+    SpecError, export::check_export,
 };
 
 const MOST_SAMPLES: usize = 65_536;
@@ -70,6 +70,7 @@ pub(super) fn check(body: JobBody) -> Result<JobSpec, SpecError> {
         calibration: check_calibration(body.calibration)?,
         grasp: check_grasp(body.grasp)?,
         evaluation: body.evaluation.map(check_evaluation).transpose()?,
+        export: check_export(body.export)?,
         metadata: check_metadata(body.metadata)?,
         webhook_url: body.webhook_url.map(check_webhook_url).transpose()?,
     })

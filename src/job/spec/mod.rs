@@ -2,10 +2,12 @@
 
 mod body;
 mod check;
+mod export;
 
 use std::collections::BTreeMap;
 
 pub use body::{CalibrationBody, EvaluationBody, GraspBody, JobBody, LayersBody};
+pub use export::{Export, ExportBody, ExportFormat, ExportType, ShardSizeBody};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -32,6 +34,8 @@ pub struct JobSpec {
     pub grasp: Grasp,
     /// What to score, if anything.
     pub evaluation: Option<Evaluation>,
+    /// What is written.
+    pub export: Export,
     /// The user's own labels; kept, never read.
     pub metadata: BTreeMap<String, String>,
     /// Where to tell that it started and how it ended.

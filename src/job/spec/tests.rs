@@ -58,6 +58,12 @@ fn every_wrong_field_is_named() {
         (json!({"model": model, "calibration": {"split": "a/b"}}), "calibration.split"),
         (json!({"model": model, "evaluation": {"perplexity": ["wikitext2", "nope"]}}), "evaluation.perplexity[1]"),
         (json!({"model": model, "evaluation": {"window": 1}}), "evaluation.window"),
+        (json!({"model": model, "export": {"formats": []}}), "export.formats"),
+        (json!({"model": model, "export": {"formats": ["dense", "dense"]}}), "export.formats"),
+        (json!({"model": model, "export": {"dtype": "int8"}}), "export.dtype"),
+        (json!({"model": model, "export": {"max_shard_size": 0}}), "export.max_shard_size"),
+        (json!({"model": model, "export": {"max_shard_size": "big"}}), "export.max_shard_size"),
+        (json!({"model": model, "export": {"max_shard_size": 1.5}}), "export.max_shard_size"),
         (json!({"model": model, "metadata": {"k": 1}}), "metadata.k"),
     ] {
         assert_eq!(field_at_fault(&body), field, "{body}");

@@ -1,0 +1,52 @@
+use std::sync::Arc;
+
+use candle_core::{DType, Result, Tensor};
+
+use super::{Block, Decoder, Factors, Linear, Matrix};
+use crate::job::spec::Projection;
+
+impl Decoder {
+    /// Makes every weight what it becomes when it is written as `dtype` and read again.
+    pub fn round_to(&mut self, dtype: DType) -> Result<()> {
+        let round = |tensor: &mut Tensor| {
+            *tensor = tensor.to_dtype(dtype)?.to_dtype(DType::F32)?;
+            Ok(())
+        };
+        round(&mut self.embedding)?;
+        round(&mut self.head.norm)?;
+        match self.config.tie_word_embeddings {
+            true => self.head.weight = self.embedding.clone(),
+            false => round(&mut self.head.weight)?,
+        }
+        for block in &mut self.blocks {
+            match Arc::get_mut(block) {
+                Some(block) => block.each_weight(&round)?,
+                None => candle_core::bail!("a layer is in use while it is rounded"),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Block {
+    fn each_weight(&mut self, change: &dyn Fn(&mut Tensor) -> Result<()>) -> Result<()> {
+        change(&mut self.input_norm)?;
+        change(&mut self.post_norm)?;
+        if let Some((queries, keys)) = &mut self.attention.qk_norm {
+            change(queries)?;
+            change(keys)?;
+        }
+        for projection in Projection::ALL {
+            let Linear { matrix, bias } = self.projection_mut(projection);
+            match matrix {
+                Matrix::Dense(weight) => change(weight)?,
+                Matrix::Factored(Factors { input, output }) => {
+                    change(input)?;
+                    change(output)?;
+                }
+            }
+            bias.iter_mut().try_for_each(change)?;
+        }
+        Ok(())
+    }
+}
