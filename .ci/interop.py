@@ -19,9 +19,13 @@ FIXTURES = pathlib.Path(__file__).resolve().parent.parent / "tests" / "fixtures"
 FAMILIES = ["llama3-rope", "mistral", "qwen2", "qwen3"]
 TOKENS = 40
 NEW_TOKENS = 32
-# f32: the sums are the same but for their order. bf16: a share of the largest logit, the type has 8 bits.
+# In f32 the sums are the same but for their order.
 TOLERANCE_F32 = 1e-4
+# In bf16, of 8 bits, a share of the largest logit.
 TOLERANCE_BF16 = 2e-2
+# Models of random numbers have small logits for their hidden states; torch's own arithmetic in bf16 strays as far on
+# them. Where it does, that is the measure: how far the dense checkpoint is from itself in f32, and a quarter more.
+STRAYING = 1.25
 
 
 def tokens(vocabulary):
@@ -88,7 +92,7 @@ def make_checkpoint(graspd, work, name, dtype):
         graspd, "compress", "--models-dir", work / "models", "--datasets-dir", FIXTURES / "text", "--out", out,
         "--model", f"file:{name}", "--calibration-dataset", "file:calibration", "--selection", "first",
         "--samples", "4", "--sequence-length", "64", "--layers", "2", "--retain-ratio", "0.3", "--no-evaluation",
-        "--formats", "factored,dense", "--dtype", dtype, "--max-shard-size", "300KB", "--json",
+        "--formats", "factored,dense", "--dtype", dtype, "--max-shard-size", "100KB", "--json",
     )
     vocabulary = json.loads((out / "factored" / "config.json").read_text())["vocab_size"]
     ids = ",".join(map(str, tokens(vocabulary)))
@@ -99,6 +103,8 @@ def make_checkpoint(graspd, work, name, dtype):
 def check(work):
     import transformers
 
+    # The models are small: threads would only wait for each other.
+    torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     for made in sorted((work / "made").iterdir()):
@@ -106,7 +112,7 @@ def check(work):
         expected = torch.tensor(json.loads((work / "logits" / f"{made.name}.json").read_text()))
         worst = check_checkpoint(made, dtype, expected)
         check_bytes(work / "models" / name, made)
-        print(f"transformers {transformers.__version__}, {made.name}: logits within {worst:.1e}")
+        print(f"transformers {transformers.__version__}, {made.name}: logits within {worst:.1e}", flush=True)
 
 
 def check_checkpoint(made, dtype, expected):
@@ -120,9 +126,17 @@ def check_checkpoint(made, dtype, expected):
     assert (factored.lm_head.weight is factored.model.embed_tokens.weight) == tied
     ids = torch.tensor([tokens(factored.config.vocab_size)])
     ours, product = logits(factored, ids), logits(dense, ids)
-    limit = TOLERANCE_F32 if dtype == "f32" else TOLERANCE_BF16 * expected.abs().max().item()
-    gaps = [(ours - product).abs().max().item(), (ours - expected).abs().max().item()]
-    assert max(gaps) <= limit, f"{made}: factored and dense differ by {gaps[0]}, factored and graspd by {gaps[1]}"
+    gaps = [gap(ours, product), gap(ours, expected)]
+    limits = [TOLERANCE_F32, TOLERANCE_F32]
+    if dtype == "bf16":
+        share = TOLERANCE_BF16 * expected.abs().max().item()
+        limits = [share, max(share, STRAYING * gap(product, logits(load(made / "dense", "f32"), ids)))]
+        # What is written in bf16 and computed in f32 is what graspd computes.
+        exact = gap(logits(load(made / "factored", "f32"), ids), expected)
+        assert exact <= TOLERANCE_F32, f"{made}: computed in f32, factored and graspd differ by {exact}"
+    assert all(found <= limit for found, limit in zip(gaps, limits)), (
+        f"{made}: factored and dense differ by {gaps[0]}, factored and graspd by {gaps[1]}; allowed are {limits}"
+    )
     written = generate(factored, ids)
     if dtype == "f32":
         assert torch.equal(written, generate(dense, ids)), f"{made}: the formats do not generate the same tokens"
@@ -158,6 +172,10 @@ def refuses_without_trust(folder):
 def logits(model, ids):
     with torch.no_grad():
         return model(ids).logits[0].float()
+
+
+def gap(left, right):
+    return (left - right).abs().max().item()
 
 
 def generate(model, ids, **options):
@@ -204,24 +222,25 @@ def check_bytes(source, made):
 def harness(work):
     """lm-eval gives the factored model the log-likelihoods of the dense one."""
     import lm_eval
+    from lm_eval.api.task import ConfigurableTask
+    from lm_eval.models.huggingface import HFLM
 
-    tasks = work / "tasks"
-    tasks.mkdir(exist_ok=True)
     documents = [{"question": f"The {word}", "choices": [" was a", " of the"], "answer": 0} for word in ["city", "war"]]
-    (tasks / "test.jsonl").write_text("".join(json.dumps(document) + "\n" for document in documents))
-    (tasks / "interop.yaml").write_text(
-        f"task: interop\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {tasks}/test.jsonl}}}}\n"
-        "test_split: test\noutput_type: multiple_choice\ndoc_to_text: '{{question}}'\n"
-        "doc_to_choice: '{{choices}}'\ndoc_to_target: answer\nmetric_list: [{metric: acc}]\n"
-    )
-    manager = lm_eval.tasks.TaskManager(include_path=str(tasks), include_defaults=False)
+    questions = work / "questions.jsonl"
+    questions.write_text("".join(json.dumps(document) + "\n" for document in documents))
+    task = {
+        "task": "interop", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(questions)}},
+        "test_split": "test", "output_type": "multiple_choice", "doc_to_text": "{{question}}",
+        "doc_to_choice": "{{choices}}", "doc_to_target": "answer", "metric_list": [{"metric": "acc"}],
+    }
     scores = []
     for format in ["factored", "dense"]:
         folder = work / "made" / "tiny-llama-tied-f32" / format
-        results = lm_eval.simple_evaluate(
-            model="hf", model_args=f"pretrained={folder},dtype=float32,trust_remote_code=True", tasks=["interop"],
-            task_manager=manager, device="cpu", batch_size=2, limit=2, log_samples=True,
+        model = HFLM(
+            pretrained=str(folder), dtype="float32", trust_remote_code=True, device="cpu", batch_size=2
         )
+        tasks = {"interop": ConfigurableTask(config=task)}
+        results = lm_eval.evaluate(lm=model, task_dict=tasks, limit=2, log_samples=True)
         samples = results["samples"]["interop"]
         scores.append([float(choice[0][0]) for sample in samples for choice in sample["resps"]])
     assert len(scores[0]) == 4 and all(map(math.isfinite, scores[0])), scores

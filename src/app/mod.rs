@@ -5,6 +5,7 @@ mod keys;
 mod logits;
 mod one_shot;
 mod planner;
+mod publisher;
 mod service;
 mod signals;
 
@@ -15,6 +16,7 @@ use tokio::runtime::Runtime;
 
 pub use one_shot::{OneShotError, compress};
 pub use planner::TheMethod;
+pub use publisher::HubPublisher;
 pub use service::{Service, ServiceError};
 
 use self::signals::Signals;

@@ -3,9 +3,9 @@
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
+use tokio::{net::TcpListener, runtime::Handle, sync::watch, task::JoinHandle, time::timeout};
 
-use super::planner::TheMethod;
+use super::{HubPublisher, planner::TheMethod};
 use crate::{
     artifact::{ArtifactError, ArtifactStore, DiskStore, Logs},
     checkpoint,
@@ -100,6 +100,8 @@ impl Service {
             return Err(ServiceError::Open { address });
         }
         let draining = Draining::default();
+        let hub = server.machine.hub.clone();
+        let publisher = HubPublisher::new(Arc::clone(&artifacts), hub, draining.clone(), Handle::current());
         let state = ApiState {
             store: Arc::clone(&store) as Arc<dyn JobStore>,
             keys: Arc::clone(&store) as Arc<dyn KeyStore>,
@@ -108,6 +110,7 @@ impl Service {
             logs: Logs::new(server.worker.log_dir.clone()),
             uploads: Uploads::new(server.machine.datasets_dir.join(UPLOADS)),
             planner: Arc::new(planner(&server)),
+            publisher: Arc::new(publisher),
             ids: Arc::new(RandomIds),
             metrics: metrics.clone(),
             draining: draining.clone(),

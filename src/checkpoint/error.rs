@@ -31,6 +31,9 @@ pub enum Error {
     /// The hub did not answer properly, again and again.
     #[error("{0}")]
     HubUnavailable(String),
+    /// The hub does not let us write, or not this.
+    #[error("{0}")]
+    HubRefused(String),
     /// The file system refused.
     #[error("{path}: {source}")]
     Io {
@@ -69,6 +72,7 @@ impl Error {
             Self::Invalid { .. } => Failure::give_up(FailureCode::InvalidModel, text),
             Self::Unsupported(_) => Failure::give_up(FailureCode::UnsupportedModel, text),
             Self::HubUnavailable(_) => Failure::retry(FailureCode::HubUnavailable, text),
+            Self::HubRefused(_) => Failure::give_up(FailureCode::HubUnavailable, text),
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 Failure::retry(FailureCode::DiskFull, text)
             }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 pub use checksums::{CHECKSUMS_FILE, write_checksums};
 pub use companions::{CARD, COMPANIONS};
 pub use error::Error;
-pub use hub::{HubSettings, ObserveDownload, fetch_dataset_file, fetch_model};
+pub use hub::{HubSettings, ObserveDownload, Upload, UploadFile, Uploaded, fetch_dataset_file, fetch_model, upload};
 pub use local::{find_below, resolve_local};
 pub use weights::{TensorEntry, Weights, narrow, round_to};
 pub use writer::{Pending, write_safetensors};

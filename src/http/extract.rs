@@ -98,14 +98,18 @@ impl<S: Send + Sync> FromRequest<S> for SpecBody {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        if !is_json(request.headers()) {
-            return Err(ApiError::UnsupportedMediaType);
-        }
-        let read = tokio::time::timeout(BODY_TIMEOUT, read(request.into_body()));
-        let bytes = read.await.map_err(|_| ApiError::BodyTimeout)??;
-        let value = serde_json::from_slice(&bytes).map_err(|error| ApiError::MalformedJson(error.to_string()))?;
-        JobSpec::parse(&value).map(Self).map_err(ApiError::InvalidSpec)
+        JobSpec::parse(&json_body(request).await?).map(Self).map_err(ApiError::InvalidSpec)
     }
+}
+
+/// The body of a request as JSON.
+pub(super) async fn json_body(request: Request) -> Result<serde_json::Value, ApiError> {
+    if !is_json(request.headers()) {
+        return Err(ApiError::UnsupportedMediaType);
+    }
+    let read = tokio::time::timeout(BODY_TIMEOUT, read(request.into_body()));
+    let bytes = read.await.map_err(|_| ApiError::BodyTimeout)??;
+    serde_json::from_slice(&bytes).map_err(|error| ApiError::MalformedJson(error.to_string()))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

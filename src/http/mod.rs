@@ -35,8 +35,9 @@ use axum::{
 };
 use endpoints::{
     cancel_job, create_dataset, create_job, create_plan, delete_dataset, delete_job, get_archive, get_artifact,
-    get_capabilities, get_dataset, get_job, get_livez, get_logs, get_metrics, get_openapi, get_page, get_readyz,
-    get_report, get_version, list_artifacts, list_datasets, list_events, list_jobs, pause_job, resume_job,
+    get_capabilities, get_dataset, get_job, get_livez, get_logs, get_metrics, get_openapi, get_page, get_publication,
+    get_readyz, get_report, get_version, list_artifacts, list_datasets, list_events, list_jobs, pause_job, publish_job,
+    resume_job,
 };
 pub use observe::{REQUEST_SECONDS, REQUEST_SECONDS_BUCKETS};
 pub use openapi::{openapi, openapi_yaml};
@@ -76,6 +77,7 @@ fn jobs() -> Router<ApiState> {
         .route("/v1/jobs/{id}/artifacts", get(list_artifacts::list_artifacts))
         .route("/v1/jobs/{id}/artifacts/{*name}", get(get_artifact::get_artifact))
         .route("/v1/jobs/{id}/archive", get(get_archive::get_archive))
+        .route("/v1/jobs/{id}/publish", post(publish_job::publish_job).get(get_publication::get_publication))
 }
 
 fn others() -> Router<ApiState> {

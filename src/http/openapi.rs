@@ -11,8 +11,8 @@ use utoipa::{
 
 use super::endpoints::{
     cancel_job, create_dataset, create_job, create_plan, delete_dataset, delete_job, get_archive, get_artifact,
-    get_capabilities, get_dataset, get_job, get_livez, get_logs, get_metrics, get_openapi, get_readyz, get_report,
-    get_version, list_artifacts, list_datasets, list_events, list_jobs, pause_job, resume_job,
+    get_capabilities, get_dataset, get_job, get_livez, get_logs, get_metrics, get_openapi, get_publication, get_readyz,
+    get_report, get_version, list_artifacts, list_datasets, list_events, list_jobs, pause_job, publish_job, resume_job,
 };
 
 #[derive(OpenApi)]
@@ -50,6 +50,8 @@ use super::endpoints::{
         get_dataset::get_dataset,
         delete_dataset::delete_dataset,
         get_capabilities::get_capabilities,
+        publish_job::publish_job,
+        get_publication::get_publication,
         get_livez::get_livez,
         get_readyz::get_readyz,
         get_metrics::get_metrics,

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use crate::{
     artifact::ArtifactError,
-    job::{Scope, SpecError, Status},
+    job::{PublicationRefusal, Scope, SpecError, Status},
     queue::StoreError,
 };
 
@@ -140,6 +140,12 @@ pub enum ApiError {
     /// The job ended without publishing anything.
     #[error("the job is {0} and has published nothing")]
     JobNotSucceeded(Status),
+    /// The job was never published, or not since the server started.
+    #[error("the job has not been published to the hub since the server started")]
+    NotPublished,
+    /// An order to publish is not taken.
+    #[error(transparent)]
+    Publication(#[from] PublicationRefusal),
     /// A range that lies outside the file.
     #[error("the range lies outside the file, whose length the Content-Range header gives")]
     RangeNotSatisfiable {
@@ -202,6 +208,9 @@ impl ApiError {
             Self::Files(error) if is_full(error) => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
             Self::JobNotFinished(_) => (StatusCode::CONFLICT, "job_not_finished"),
             Self::JobNotSucceeded(_) => (StatusCode::CONFLICT, "job_not_succeeded"),
+            Self::NotPublished => (StatusCode::NOT_FOUND, "not_published"),
+            Self::Publication(PublicationRefusal::Running) => (StatusCode::CONFLICT, "publication_running"),
+            Self::Publication(PublicationRefusal::NoToken) => (StatusCode::UNPROCESSABLE_ENTITY, "hub_token_missing"),
             Self::RangeNotSatisfiable { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "range_not_satisfiable"),
             Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition_failed"),
             Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),

@@ -7,7 +7,7 @@ use super::{RateLimit, uploads::Uploads};
 use crate::{
     artifact::{ArtifactStore, Logs},
     clock::Ids,
-    job::Planner,
+    job::{Planner, Publisher},
     queue::{DatasetStore, JobStore, KeyStore, QueueLimits},
 };
 
@@ -28,6 +28,8 @@ pub struct ApiState {
     pub uploads: Uploads,
     /// What the method can do, and what a job would take.
     pub planner: Arc<dyn Planner>,
+    /// Brings published folders to the hub.
+    pub publisher: Arc<dyn Publisher>,
     /// New ids for jobs and requests.
     pub ids: Arc<dyn Ids>,
     /// Renders what the process's recorder has collected.

@@ -8,6 +8,7 @@ mod failure;
 mod id;
 mod plan;
 mod progress;
+mod publication;
 mod report;
 mod scope;
 mod source;
@@ -19,6 +20,9 @@ pub use failure::{Decision, Failure, FailureCode};
 pub use id::{InvalidJobId, JobId};
 pub use plan::{Capabilities, Plan, PlannedMatrix, Planner, Refusal};
 pub use progress::{Progress, Stage, Status};
+pub use publication::{
+    Publication, PublicationBody, PublicationOrder, PublicationRefusal, PublicationStatus, Publisher, Token,
+};
 pub use report::{
     ByteCounts, CheckpointReport, EvaluationReport, LayerReport, MatrixReport, ModelReport, ParameterCounts,
     PerplexityReport, Report, StageSeconds,

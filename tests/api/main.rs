@@ -13,6 +13,7 @@ mod lifecycle;
 mod openapi;
 mod plans;
 mod problems;
+mod publications;
 mod service;
 mod wait;
 mod webhooks;
@@ -85,6 +86,7 @@ struct TestApp {
     database: SqliteStore,
     store: Arc<dyn JobStore>,
     artifacts: DiskStore,
+    publisher: Arc<publications::Recorder>,
     draining: Draining,
     folder: TempDir,
 }
@@ -111,6 +113,7 @@ impl TestApp {
         let artifacts = DiskStore::open(folder.path()).unwrap();
         let (store, draining) = (wrap(database.clone()), Draining::default());
         let keys = Arc::new(database.clone());
+        let publisher = Arc::<publications::Recorder>::default();
         let state = ApiState {
             store: store.clone(),
             keys: keys.clone(),
@@ -119,6 +122,7 @@ impl TestApp {
             logs: Logs::new(folder.path().join("logs")),
             uploads: Uploads::new(folder.path().join("uploads")),
             planner: Arc::new(planner()),
+            publisher: publisher.clone(),
             ids: Arc::new(RandomIds),
             metrics: METRICS.clone(),
             draining: draining.clone(),
@@ -128,7 +132,7 @@ impl TestApp {
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(server::serve(listener, router(state), std::future::pending()));
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { url, http, database, store, artifacts, draining, folder }
+        Self { url, http, database, store, artifacts, publisher, draining, folder }
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {

@@ -43,6 +43,7 @@ fn the_description_names_every_route_and_resolves_its_references() {
         "/v1/jobs/{id}/report",
         "/v1/jobs/{id}/artifacts",
         "/v1/jobs/{id}/artifacts/{name}",
+        "/v1/jobs/{id}/publish",
         "/livez",
         "/readyz",
         "/metrics",

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     thread,
 };
 
@@ -17,6 +17,8 @@ use futures_util::{StreamExt as _, stream};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+
+use crate::storage::Storage;
 
 /// The commit of every revision.
 pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -54,7 +56,10 @@ struct Shared {
 pub(crate) struct FakeHub {
     pub(crate) endpoint: String,
     shared: Arc<Mutex<Shared>>,
+    storage: Arc<Mutex<Storage>>,
 }
+
+type Both = (Arc<Mutex<Shared>>, Arc<Mutex<Storage>>);
 
 impl FakeHub {
     /// Starts on a free port.
@@ -63,7 +68,8 @@ impl FakeHub {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let router = Router::new().fallback(answer).with_state(Arc::clone(&shared));
+        let storage = Arc::new(Mutex::new(Storage::at(&endpoint)));
+        let router = Router::new().fallback(answer).with_state((Arc::clone(&shared), Arc::clone(&storage)));
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
@@ -71,7 +77,12 @@ impl FakeHub {
                 axum::serve(listener, router).await.unwrap();
             });
         });
-        Self { endpoint, shared }
+        Self { endpoint, shared, storage }
+    }
+
+    /// What has been uploaded.
+    pub(crate) fn storage(&self) -> MutexGuard<'_, Storage> {
+        self.storage.lock().unwrap()
     }
 
     /// A small file in git, announced with git's hash.
@@ -86,7 +97,7 @@ impl FakeHub {
         self
     }
 
-    /// Lets the next `times` GET requests whose path contains `path` meet a fault.
+    /// Lets the next `times` requests (but HEAD) whose path contains `path` meet a fault.
     pub(crate) fn fault(self, path: &str, times: usize, fault: Fault) -> Self {
         self.shared.lock().unwrap().rules.push(Rule { path: path.to_owned(), fault, left: times });
         self
@@ -106,15 +117,15 @@ impl FakeHub {
     }
 }
 
-async fn answer(State(shared): State<Arc<Mutex<Shared>>>, request: Request) -> Response {
+async fn answer(State((shared, storage)): State<Both>, request: Request) -> Response {
     let path = percent_decode_str(request.uri().path()).decode_utf8().unwrap().into_owned();
     let (range, token) = (text(&request, &header::RANGE), text(&request, &header::AUTHORIZATION));
-    let is_head = request.method() == Method::HEAD;
-    // A body cannot be shared between threads, and silence below is an await.
-    drop(request);
+    let method = request.method().clone();
+    let is_head = method == Method::HEAD;
+    let body = axum::body::to_bytes(request.into_body(), usize::MAX).await.unwrap_or_default();
     let fault = {
         let mut shared = shared.lock().unwrap();
-        shared.tokens.push(token);
+        shared.tokens.push(token.clone());
         let rule = (!is_head).then(|| shared.rules.iter_mut().find(|rule| rule.left > 0 && path.contains(&rule.path)));
         let fault = rule.flatten().map(|rule| {
             rule.left -= 1;
@@ -131,6 +142,11 @@ async fn answer(State(shared): State<Arc<Mutex<Shared>>>, request: Request) -> R
         Some(Fault::Silence) => std::future::pending().await,
         Some(Fault::Cut(at)) => deliver(&shared, &path, range.as_deref(), Some(at)),
         Some(Fault::Content(bytes)) => bytes.into_response(),
+        None if matches!(method, Method::POST | Method::PUT) => {
+            let answer = storage.lock().unwrap().answer(&method, &path, token.as_ref(), &body);
+            // What is asked with POST is the list of some files, too.
+            answer.unwrap_or_else(|| api(&shared, &path))
+        }
         None if path.starts_with("/api/") => api(&shared, &path),
         None => deliver(&shared, &path, range.as_deref(), None),
     }

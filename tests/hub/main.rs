@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, helpers included")]
 
 mod fake;
+mod storage;
+mod upload;
 
 use std::{fs, io::Write as _, path::Path, process::Command, time::Duration};
 
@@ -23,17 +25,20 @@ struct Client {
     cache: TempDir,
 }
 
+fn settings(hub: &FakeHub, cache: &Path) -> HubSettings {
+    HubSettings {
+        endpoint: hub.endpoint.clone(),
+        cache_dir: cache.to_owned(),
+        token: None,
+        offline: false,
+        retry_delay: Duration::from_millis(1),
+    }
+}
+
 impl Client {
     fn of(hub: &FakeHub) -> Self {
         let cache = tempfile::tempdir().unwrap();
-        let settings = HubSettings {
-            endpoint: hub.endpoint.clone(),
-            cache_dir: cache.path().to_owned(),
-            token: None,
-            offline: false,
-            retry_delay: Duration::from_millis(1),
-        };
-        Self { settings, cache }
+        Self { settings: settings(hub, cache.path()), cache }
     }
 
     fn fetch(&self) -> Result<Snapshot, Error> {

@@ -8,6 +8,7 @@
 mod cache;
 mod listing;
 mod transfer;
+mod upload;
 
 use std::{
     fmt,
@@ -18,6 +19,7 @@ use std::{
 use cache::{Cache, Kind};
 use listing::{CONFIG, INDEX};
 use transfer::Session;
+pub use upload::{Upload, UploadFile, Uploaded, upload};
 
 use super::{Error, Snapshot};
 

@@ -15,20 +15,20 @@ const BEAT: Duration = Duration::from_millis(500);
 
 /// How far a transfer is.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Step {
-    pub(super) done: u64,
-    pub(super) total: u64,
-    pub(super) file: String,
+pub(in super::super) struct Step {
+    pub(in super::super) done: u64,
+    pub(in super::super) total: u64,
+    pub(in super::super) file: String,
 }
 
 /// The transfer's end of the line.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in super::super) struct Line {
     steps: Sender<Step>,
 }
 
 impl Line {
-    pub(super) fn tell(&self, step: Step) {
+    pub(in super::super) fn tell(&self, step: Step) {
         // Nobody listens any more after a cancel; the transfer is dropped at its next await.
         let _ = self.steps.send(step);
     }

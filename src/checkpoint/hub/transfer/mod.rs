@@ -11,8 +11,8 @@ use hf_hub::{
     HFClient, HFError,
     repository::{HFRepository, RepoTreeEntry, RepoTypeDataset, RepoTypeModel},
 };
-pub(super) use line::{Line, run};
-use trouble::Trouble;
+pub(super) use line::{Line, Step, run};
+pub(super) use trouble::{Trouble, root_cause};
 
 use super::{
     HubSettings,
@@ -25,12 +25,12 @@ use crate::checkpoint::Error;
 const TRIES: u32 = 5;
 /// The longest pause that the hub may ask for.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a transfer may be silent.
-const READ_TIMEOUT: Duration = Duration::from_mins(1);
+pub(super) const READ_TIMEOUT: Duration = Duration::from_mins(1);
 /// hf-hub looks for a token in the environment unless it has one; one that fits in no header is never sent.
 const NO_TOKEN: &str = "\n";
-const USER_AGENT: &str = concat!("graspd/", env!("CARGO_PKG_VERSION"));
+pub(super) const USER_AGENT: &str = concat!("graspd/", env!("CARGO_PKG_VERSION"));
 
 /// One revision of a repository on the hub, and where it goes.
 pub(super) struct Session<'a> {
@@ -136,33 +136,41 @@ impl<'a> Session<'a> {
         opened.map(|(_, stream)| stream).map_err(|error| self.trouble(error))
     }
 
-    /// Makes a request until it succeeds, its trouble will not pass, or it was made often enough.
-    async fn again<T>(&self, what: &str, mut request: impl AsyncFnMut() -> Result<T, Trouble>) -> Result<T, Error> {
-        let mut delay = self.settings.retry_delay;
-        let mut tries = 1;
-        loop {
-            let (text, pause) = match request().await {
-                Ok(answer) => return Ok(answer),
-                Err(Trouble::Lasting(error)) => return Err(error),
-                Err(Trouble::Passing { text, pause }) => (text, pause),
-            };
-            let HubSettings { endpoint, .. } = self.settings;
-            let repository = &self.cache.repository;
-            if tries == TRIES {
-                return Err(Error::HubUnavailable(format!(
-                    "{endpoint} did not deliver {what} of {repository} in {TRIES} tries: {text}"
-                )));
-            }
-            tracing::warn!(hub.repository = %repository, hub.what = %what, hub.tries = tries, reason = %text, "hub request failed");
-            tokio::time::sleep(pause.unwrap_or(delay).min(LONGEST_PAUSE)).await;
-            delay *= 2;
-            tries += 1;
-        }
+    async fn again<T>(&self, what: &str, request: impl AsyncFnMut() -> Result<T, Trouble>) -> Result<T, Error> {
+        again(self.settings, &self.cache.repository, what, request).await
     }
 
     fn nonsense(&self, what: &str) -> Error {
         let endpoint = &self.settings.endpoint;
         Error::HubUnavailable(format!("{endpoint} does not answer like a hub: {what} of {}", self.cache.repository))
+    }
+}
+
+/// Makes a request until it succeeds, its trouble will not pass, or it was made often enough.
+pub(super) async fn again<T>(
+    settings: &HubSettings,
+    repository: &str,
+    what: &str,
+    mut request: impl AsyncFnMut() -> Result<T, Trouble>,
+) -> Result<T, Error> {
+    let mut delay = settings.retry_delay;
+    let mut tries = 1;
+    loop {
+        let (text, pause) = match request().await {
+            Ok(answer) => return Ok(answer),
+            Err(Trouble::Lasting(error)) => return Err(error),
+            Err(Trouble::Passing { text, pause }) => (text, pause),
+        };
+        if tries == TRIES {
+            return Err(Error::HubUnavailable(format!(
+                "{} did not deliver {what} of {repository} in {TRIES} tries: {text}",
+                settings.endpoint
+            )));
+        }
+        tracing::warn!(hub.repository = %repository, hub.what = %what, hub.tries = tries, reason = %text, "hub request failed");
+        tokio::time::sleep(pause.unwrap_or(delay).min(LONGEST_PAUSE)).await;
+        delay *= 2;
+        tries += 1;
     }
 }
 

@@ -12,7 +12,7 @@ use crate::checkpoint::{
 
 /// Why a request failed.
 #[derive(Debug)]
-pub(super) enum Trouble {
+pub(in super::super) enum Trouble {
     /// The next try may succeed.
     Passing {
         /// Why, without addresses: those of large files carry signatures.
@@ -31,7 +31,7 @@ impl From<Error> for Trouble {
 }
 
 impl Trouble {
-    pub(super) fn passing(text: impl Into<String>) -> Self {
+    pub(in super::super) fn passing(text: impl Into<String>) -> Self {
         Self::Passing { text: text.into(), pause: None }
     }
 }
@@ -91,7 +91,7 @@ impl Session<'_> {
 }
 
 /// The innermost reason, which says more than "error sending request".
-fn root_cause(error: &reqwest::Error) -> String {
+pub(in super::super) fn root_cause(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(source) = cause.source() {
         cause = source;
