@@ -19,7 +19,9 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let mut values = parts.headers.get_all(HEADER).iter();
         let Some(value) = values.next() else { return Ok(Self(None)) };
-        let key = value.to_str().ok().filter(|key| (1..=LONGEST).contains(&key.len()) && values.next().is_none());
+        let plain =
+            |key: &&str| (1..=LONGEST).contains(&key.len()) && key.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        let key = value.to_str().ok().filter(plain).filter(|_| values.next().is_none());
         key.map(|key| Self(Some(key.to_owned()))).ok_or(ApiError::InvalidIdempotencyKey)
     }
 }
