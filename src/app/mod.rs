@@ -1,5 +1,6 @@
 //! The only file that wires everything: a parsed command line comes in, an exit code goes out.
 
+mod bench;
 mod demo;
 mod keys;
 mod logits;
@@ -9,7 +10,7 @@ mod publisher;
 mod service;
 mod signals;
 
-use std::{io, process::ExitCode, time::Duration};
+use std::{io, path::Path, process::ExitCode, time::Duration};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::runtime::Runtime;
@@ -25,6 +26,8 @@ use crate::{
     cli::{self, Bar, FAILED, INTERRUPTED, NO_ANSWER, SUCCEEDED},
     config::{self, Cli, Command, ConfigError, Machine, MachineArgs, ServeArgs, Server},
     http::{self, client::ClientError},
+    job::{Progress, Stage},
+    model,
     queue::StoreError,
     telemetry::{self, TelemetryError},
     worker::{self, child},
@@ -45,9 +48,6 @@ pub enum AppError {
     /// The arguments of `compress`.
     #[error(transparent)]
     Arguments(#[from] cli::compress::ArgumentsError),
-    /// Model files.
-    #[error(transparent)]
-    Checkpoint(#[from] checkpoint::Error),
     /// A one-shot job.
     #[error(transparent)]
     OneShot(#[from] OneShotError),
@@ -72,6 +72,9 @@ pub enum AppError {
     /// A job of a server.
     #[error(transparent)]
     Jobs(#[from] cli::jobs::JobsError),
+    /// Model files.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
     /// A report cannot be written as JSON.
     #[error("the report: {0}")]
     Json(#[from] serde_json::Error),
@@ -124,6 +127,8 @@ fn dispatch(cli: Cli) -> Result<u8, AppError> {
         }
         Command::Demo(log) => demo::demo(log),
         Command::Logits { folder, tokens } => logits::logits(&folder, &tokens).map(|()| SUCCEEDED),
+        Command::Bench { machine, device, bench } => bench::bench(&Machine::read(&machine)?, &device, &bench),
+        Command::Synth { shape, seed, dir } => synthesize(shape, seed, &dir),
     }
 }
 
@@ -137,6 +142,16 @@ fn compress_here(machine: &MachineArgs, device: String, job: &cli::compress::Arg
     } else {
         format!("{}checkpoint {}\n", cli::summary(&report), job.out.display())
     })?;
+    Ok(SUCCEEDED)
+}
+
+fn synthesize(shape: model::Shape, seed: u64, folder: &Path) -> Result<u8, AppError> {
+    let bar = Bar::default();
+    model::synthesize(shape, seed, folder, &mut |done, total| {
+        bar.show(&Progress::new(Stage::Export, done as u64, total as u64));
+        Ok(())
+    })?;
+    bar.end();
     Ok(SUCCEEDED)
 }
 

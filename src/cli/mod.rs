@@ -3,6 +3,7 @@
 use std::io::{self, Write as _};
 
 mod bar;
+pub mod bench;
 pub mod compress;
 pub mod demo;
 mod healthcheck;

@@ -10,6 +10,7 @@ use crate::{
     cli,
     http::client::{Client, ClientError},
     job::JobId,
+    model,
 };
 
 /// Makes large language models smaller with GRASP: keeps of the redundant layers the singular values that matter.
@@ -75,6 +76,29 @@ pub enum Command {
         #[arg(long, env = "GRASPD_LISTEN", value_name = "HOST:PORT")]
         listen: Option<String>,
     },
+    /// Measure how fast this machine compresses: per stage seconds, GFLOP/s, share of its sgemm rate, tokens/s, memory
+    Bench {
+        /// This machine.
+        #[command(flatten)]
+        machine: MachineArgs,
+        /// The device to compute on: cpu, cuda:N or metal
+        #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+        device: String,
+        /// What to measure.
+        #[command(flatten)]
+        bench: Box<cli::bench::Arguments>,
+    },
+    /// Write a model with random weights in the shape of a published one, for measurements
+    Synth {
+        /// llama2-7b or smollm2-135m
+        #[arg(long)]
+        shape: model::Shape,
+        /// Seed of the weights
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        /// The folder to fill
+        dir: PathBuf,
+    },
     /// Compress a small sample model through a real server and show what came of it
     Demo(LogArgs),
     /// Print a model's logits for given tokens as JSON, for holding it against other tools.
@@ -139,6 +163,9 @@ pub struct MachineArgs {
     /// Folder of texts, `<name>/<split>.txt` and `file:NAME` [default: <data>/datasets]
     #[arg(long, env = "GRASPD_DATASETS_DIR", value_name = "DIR")]
     pub datasets_dir: Option<PathBuf>,
+    /// Memory that jobs may use together, such as 8GiB [default: nine tenths of the machine's]
+    #[arg(long, env = "GRASPD_MEMORY_LIMIT", value_name = "BYTES")]
+    pub memory_limit: Option<String>,
     /// Access token for private and gated models [default: the token file under HF_HOME]
     #[arg(long, env = "HF_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub hf_token: Option<String>,

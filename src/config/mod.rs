@@ -18,6 +18,7 @@
 //! | `GRASPD_RETENTION` | `--retention` | for ever |
 //! | `GRASPD_WEBHOOKS` | `--webhooks` | off |
 //! | `GRASPD_WEBHOOK_SECRET` | `--webhook-secret` | |
+//! | `GRASPD_MEMORY_LIMIT` | `--memory-limit` | nine tenths of the memory, shared by the slots |
 //! | `GRASPD_LOG` | `--log` | `text` |
 //! | `GRASPD_LOG_LEVEL` | `--log-level` | `info` |
 //! | `HF_TOKEN` | `--hf-token` | the file `token` under `HF_HOME` |
@@ -64,6 +65,8 @@ pub struct Machine {
     pub datasets_dir: PathBuf,
     /// The hub.
     pub hub: HubSettings,
+    /// Bytes of memory a job may use.
+    pub memory_limit: u64,
     /// How to log.
     pub telemetry: telemetry::Settings,
 }
@@ -101,6 +104,8 @@ impl Machine {
                 offline: Setting::new("hf-hub-offline", "HF_HUB_OFFLINE", args.hf_hub_offline.as_ref()).boolean()?,
                 retry_delay: HUB_RETRY_DELAY,
             },
+            memory_limit: Setting::new("memory-limit", "GRASPD_MEMORY_LIMIT", args.memory_limit.as_ref())
+                .bytes(pipeline::machine_bytes() / 10 * 9)?,
             telemetry: log_settings(&args.log)?,
             data_dir,
         })
@@ -113,16 +118,18 @@ impl Machine {
             datasets_dir: self.datasets_dir.clone(),
             hub: self.hub.clone(),
             device,
+            memory_limit: self.memory_limit,
         }
     }
 
     /// The same settings as variables, for a child: a token must not show in a list of processes.
-    fn as_environment(&self) -> worker::Environment {
+    fn as_environment(&self, slots: usize) -> worker::Environment {
         let offline = if self.hub.offline { "1" } else { "0" };
         let settings = [
             ("GRASPD_DATA_DIR", Some(self.data_dir.clone().into())),
             ("GRASPD_MODELS_DIR", Some(self.models_dir.clone().into())),
             ("GRASPD_DATASETS_DIR", Some(self.datasets_dir.clone().into())),
+            ("GRASPD_MEMORY_LIMIT", Some((self.memory_limit / slots as u64).to_string().into())),
             ("HF_ENDPOINT", Some(self.hub.endpoint.clone().into())),
             ("HF_HUB_CACHE", Some(self.hub.cache_dir.clone().into())),
             ("HF_HUB_OFFLINE", Some(offline.into())),
@@ -142,14 +149,16 @@ impl Server {
     /// [`ConfigError`] names the flag and the variable of a value that cannot be used.
     pub fn read(args: &ServeArgs) -> Result<Self, ConfigError> {
         let machine = Machine::read(&args.machine)?;
+        let devices = Setting::new("devices", "GRASPD_DEVICES", args.devices.as_ref()).devices()?;
+        let slots_per_device = Setting::new("slots", "GRASPD_SLOTS", args.slots.as_ref()).count(1, 64)?;
         let worker = worker::Settings {
-            program: std::env::current_exe().map_err(ConfigError::Program)?,
+            program: program()?,
             arguments: vec!["run-job".into()],
-            environment: machine.as_environment(),
+            environment: machine.as_environment(devices.len() * slots_per_device),
             work_dir: machine.data_dir.join("work"),
             log_dir: machine.data_dir.join("logs"),
-            devices: Setting::new("devices", "GRASPD_DEVICES", args.devices.as_ref()).devices()?,
-            slots_per_device: Setting::new("slots", "GRASPD_SLOTS", args.slots.as_ref()).count(1, 64)?,
+            devices,
+            slots_per_device,
             worker: format!("graspd/{}", std::process::id()),
             retention: Setting::new("retention", "GRASPD_RETENTION", args.front.retention.as_ref()).retention()?,
             timing: worker::Timing::default(),
@@ -178,6 +187,14 @@ pub fn key_store(args: &StoreArgs) -> Result<(PathBuf, String), ConfigError> {
     let data_dir = absolute(args.data_dir.as_deref(), || PathBuf::from("data"))?;
     let database = database_in(&data_dir, args.database_url.as_ref())?;
     Ok((data_dir, database))
+}
+
+/// The path of this program, to start it again with.
+///
+/// # Errors
+/// [`ConfigError::Program`] when the system does not tell.
+pub fn program() -> Result<PathBuf, ConfigError> {
+    std::env::current_exe().map_err(ConfigError::Program)
 }
 
 /// The `host:port` of `--listen`.

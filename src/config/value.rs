@@ -171,7 +171,9 @@ fn quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 }
 
 fn bytes(text: &str) -> Result<u64, &'static str> {
-    let units = [("", 1), ("B", 1), ("kB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000), ("TB", 1_000_000_000_000)];
+    let decimal =
+        [("", 1), ("B", 1), ("kB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000), ("TB", 1_000_000_000_000)];
+    let units = [&decimal[..], &[("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)]].concat();
     quantity(text, &units).ok_or("must be a number of bytes such as 500MB or 2GB")
 }
 

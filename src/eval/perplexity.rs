@@ -1,9 +1,10 @@
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::Windows;
 use crate::{
     checkpoint::Error,
-    model::{Batch, Decoder, Observe},
+    model::{Decoder, Group, Observe, Start, Visitor},
 };
 
 /// Tokens that go through the model at once.
@@ -30,23 +31,41 @@ impl Perplexity {
 /// # Errors
 /// Whatever `observe` returns to end early, or the device's own failure.
 pub fn measure(decoder: &Decoder, windows: &Windows, observe: Observe<'_>) -> Result<Perplexity, Error> {
-    let mut total = Perplexity::default();
-    let at_once = (TOKENS_AT_ONCE / windows.length.max(1)).max(1);
-    let mut done = 0;
-    for group in windows.windows.chunks(at_once) {
-        let group: Vec<&[u32]> = group.iter().map(Vec::as_slice).collect();
-        let batch = Batch { windows: group.len(), length: windows.length };
-        let mut hidden = decoder.embed(&group)?;
-        for layer in 0..decoder.blocks.len() {
-            hidden = decoder.forward(hidden, layer..layer + 1, batch)?;
-            // A long window takes seconds a layer: report inside it too.
-            observe(done, windows.windows.len())?;
-        }
-        let losses = decoder.head.losses(&hidden, &group, false)?.tokens;
-        total.loss += losses.iter().sum::<f64>();
-        total.tokens += losses.len() as u64;
-        done += group.len();
-        observe(done, windows.windows.len())?;
+    let groups = Group::cut(&windows.windows, windows.length, TOKENS_AT_ONCE);
+    let mut scorer = Scorer { decoder, groups: &groups, total: Perplexity::default(), seen: 0, observe };
+    decoder.visit(&groups, Start::Tokens, decoder.num_layers(), &mut scorer)?;
+    Ok(scorer.total)
+}
+
+struct Scorer<'a, 'o> {
+    decoder: &'a Decoder,
+    groups: &'a [Group<'a>],
+    total: Perplexity,
+    /// Layers of groups that are done.
+    seen: usize,
+    observe: Observe<'o>,
+}
+
+impl Scorer<'_, '_> {
+    /// In windows, of which each has gone through a share of the layers and, as one more, the head.
+    fn report(&mut self) -> Result<(), Error> {
+        self.seen += 1;
+        let total: usize = self.groups.iter().map(|group| group.windows.len()).sum();
+        let done = total * self.seen / (self.groups.len() * (self.decoder.num_layers() + 1));
+        (self.observe)(done, total)
     }
-    Ok(total)
+}
+
+impl Visitor for Scorer<'_, '_> {
+    fn layer(&mut self, _: usize, _: usize, _: &Tensor, _: &Tensor) -> Result<(), Error> {
+        // A long window takes seconds a layer: report inside it too.
+        self.report()
+    }
+
+    fn end(&mut self, group: usize, hidden: Tensor) -> Result<(), Error> {
+        let losses = self.decoder.head.losses(&hidden, &self.groups[group].windows, false)?.tokens;
+        self.total.loss += losses.iter().sum::<f64>();
+        self.total.tokens += losses.len() as u64;
+        self.report()
+    }
 }

@@ -32,6 +32,9 @@ pub struct Report {
     pub stages: Vec<StageSeconds>,
     /// Highest resident set size of the worker process, in bytes.
     pub peak_rss_bytes: u64,
+    /// Where the layers were: `resident` in memory, or `streamed` from their files.
+    #[serde(default)]
+    pub residency: String,
     /// The seed that chose the calibration windows.
     pub seed: u64,
     /// The device it ran on: `cpu`, `cuda:0`, `metal`.

@@ -1,4 +1,7 @@
-use faer::{Mat, MatRef as FaerRef};
+use faer::{
+    Accum, Mat, MatRef as FaerRef, Par, Side,
+    linalg::matmul::triangular::{self, BlockStructure},
+};
 
 /// A thin singular value decomposition in single precision, σ in descending order.
 ///
@@ -29,7 +32,15 @@ pub enum SvdError {
     NoConvergence,
 }
 
+/// Below this share of the largest singular value, the product `WᵀW` no longer tells a singular value and its vectors
+/// well enough: it holds their squares.
+const WELL_CONDITIONED: f64 = 1e-4;
+
 /// Decomposes the row-major `matrix` [rows, columns].
+///
+/// By way of the eigenvectors of `WᵀW`, which takes half the time of the direct way and, in double precision, gives a
+/// well-conditioned single-precision matrix's triplets to about 10⁻⁸; a matrix that is not well-conditioned goes the
+/// direct way.
 ///
 /// # Errors
 /// [`SvdError`] when the matrix is not finite or the iteration does not converge.
@@ -37,14 +48,60 @@ pub fn thin_svd(matrix: &[f32], rows: usize, columns: usize) -> Result<Svd, SvdE
     if !matrix.iter().all(|x| x.is_finite()) {
         return Err(SvdError::NotFinite);
     }
-    // A wide matrix is decomposed as its transpose: tall is what the algorithm is made for.
+    // A wide matrix is decomposed as its transpose: tall is what the algorithms are made for.
     let tall = rows >= columns;
     let (m, n) = if tall { (rows, columns) } else { (columns, rows) };
     let at = |i: usize, j: usize| if tall { matrix[i * columns + j] } else { matrix[j * columns + i] };
-    let svd = Mat::from_fn(m, n, |i, j| f64::from(at(i, j))).thin_svd().map_err(|_| SvdError::NoConvergence)?;
-    let sigma: Vec<f64> = svd.S().column_vector().iter().copied().collect();
-    let (left, right) = if tall { (svd.U(), svd.V()) } else { (svd.V(), svd.U()) };
-    Ok(Svd { left: vectors(left), sigma, right: vectors(right), rows, columns })
+    let w = Mat::from_fn(m, n, |i, j| f64::from(at(i, j)));
+    let (left, sigma, right) = match by_product(&w)? {
+        Some(triplets) => triplets,
+        None => directly(&w)?,
+    };
+    let (left, right) = if tall { (left, right) } else { (right, left) };
+    Ok(Svd { left, sigma, right, rows, columns })
+}
+
+/// U, σ and V as [`Svd`] holds them.
+type Triplets = (Vec<f64>, Vec<f64>, Vec<f64>);
+
+/// `WᵀW` = V diag(σ²) Vᵀ and U = W V / σ; `None` for a matrix that is not well-conditioned.
+fn by_product(w: &Mat<f64>) -> Result<Option<Triplets>, SvdError> {
+    let n = w.ncols();
+    let mut product = Mat::zeros(n, n);
+    triangular::matmul(
+        product.as_mut(),
+        BlockStructure::TriangularLower,
+        Accum::Replace,
+        w.transpose(),
+        BlockStructure::Rectangular,
+        w.as_ref(),
+        BlockStructure::Rectangular,
+        1.0,
+        Par::Seq,
+    );
+    let eigen = product.self_adjoint_eigen(Side::Lower).map_err(|_| SvdError::NoConvergence)?;
+    drop(product);
+    let squares = eigen.S().column_vector();
+    let (least, most) = (squares[0], squares[n - 1]);
+    if least.is_nan() || least <= most * WELL_CONDITIONED * WELL_CONDITIONED {
+        return Ok(None);
+    }
+    let v = eigen.U();
+    let wv = w * v;
+    // The length of W v is closer than the root of its square.
+    let lengths: Vec<f64> = wv.col_iter().map(|column| column.norm_l2()).collect();
+    let mut order: Vec<usize> = (0..n).collect();
+    order.sort_by(|&a, &b| lengths[b].total_cmp(&lengths[a]));
+    let sigma: Vec<f64> = order.iter().map(|&k| lengths[k]).collect();
+    let left = order.iter().zip(&sigma).flat_map(|(&k, sigma)| wv.col(k).iter().map(move |x| x / sigma)).collect();
+    let right = order.iter().flat_map(|&k| v.col(k).iter().copied()).collect();
+    Ok(Some((left, sigma, right)))
+}
+
+fn directly(w: &Mat<f64>) -> Result<Triplets, SvdError> {
+    let svd = w.thin_svd().map_err(|_| SvdError::NoConvergence)?;
+    let sigma = svd.S().column_vector().iter().copied().collect();
+    Ok((vectors(svd.U()), sigma, vectors(svd.V())))
 }
 
 /// The columns of a matrix one after the other.
@@ -106,6 +163,48 @@ mod tests {
                     let sum: f64 = (0..svd.len()).map(|k| svd.sigma[k] * svd.u(k)[i] * svd.v(k)[j]).sum();
                     assert!((sum - f64::from(w[i * n + j])).abs() < 1e-12 * (m * n) as f64, "{m}x{n}");
                 }
+            }
+        }
+    }
+
+    /// A matrix with the singular values 1, 1/2, 1/4 … down to 2^-(n-1).
+    fn geometric(n: usize) -> Vec<f32> {
+        let frame = thin_svd(&random(n, n), n, n).unwrap();
+        let entry = |i: usize, j: usize| -> f64 {
+            (0..n).map(|k| frame.u(k)[i] * frame.v(k)[j] * 0.5_f64.powf(k as f64)).sum()
+        };
+        (0..n * n).map(|at| entry(at / n, at % n) as f32).collect()
+    }
+
+    #[test]
+    fn both_ways_find_the_same_triplets() {
+        for (m, n) in [(60, 24), (24, 24)] {
+            let w = random(m, n);
+            let w = Mat::from_fn(m, n, |i, j| f64::from(w[i * n + j]));
+            let (left, sigma, right) = by_product(&w).unwrap().expect("a well-conditioned matrix");
+            let (direct_left, direct_sigma, direct_right) = directly(&w).unwrap();
+            for k in 0..n {
+                assert!((sigma[k] / direct_sigma[k] - 1.0).abs() < 1e-12);
+                let along = |a: &[f64], b: &[f64], m: usize| -> f64 {
+                    a[k * m..(k + 1) * m].iter().zip(&b[k * m..]).map(|(a, b)| a * b).sum()
+                };
+                // The sign of a pair is free, but it is one sign.
+                let (u, v) = (along(&left, &direct_left, m), along(&right, &direct_right, n));
+                assert!((u.abs() - 1.0).abs() < 1e-9 && (u - v).abs() < 1e-9, "triplet {k}: {u} and {v}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_matrix_of_low_rank_goes_the_direct_way_and_keeps_orthogonal_vectors() {
+        let w = geometric(30);
+        let matrix = Mat::from_fn(30, 30, |i, j| f64::from(w[i * 30 + j]));
+        assert!(by_product(&matrix).unwrap().is_none());
+        let svd = thin_svd(&w, 30, 30).unwrap();
+        for i in 0..30 {
+            for j in 0..30 {
+                let (u, expected) = (svd.u(i).iter().zip(svd.u(j)).map(|(a, b)| a * b).sum::<f64>(), f64::from(i == j));
+                assert!((u - expected).abs() < 1e-12);
             }
         }
     }

@@ -1,34 +1,99 @@
-use std::sync::Arc;
-
-use candle_core::{Device, Result, Tensor};
-
-use super::{
-    Batch, Block, Config, Factors, Head, Linear, Matrix, Rotary,
-    attention::{Attention, shape_of},
-    block::Mlp,
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
 };
+
+use candle_core::{DType, Device, Result as DeviceResult, Tensor};
+
+use super::{Batch, Block, Config, Head, Matrix, Rotary, loader::Loader};
 use crate::{
     checkpoint::{Error, Weights},
     job::spec::Projection,
 };
 
 /// Called after each layer of a long step with (done, total); an error ends the step.
-pub type Observe<'a> = &'a mut dyn FnMut(usize, usize) -> std::result::Result<(), Error>;
+pub type Observe<'a> = &'a mut dyn FnMut(usize, usize) -> Result<(), Error>;
 
-/// A whole decoder in memory.
+/// Where the layers of a decoder are while it works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Residency {
+    /// All in memory.
+    Resident,
+    /// In their files; one is read whenever it is its turn.
+    Streamed,
+}
+
+impl Residency {
+    /// As reports name it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Resident => "resident",
+            Self::Streamed => "streamed",
+        }
+    }
+}
+
+/// Where a decoder works.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// Computes.
+    pub device: &'a Device,
+    /// Where the layers are.
+    pub residency: Residency,
+    /// A folder for hidden states that wait for their layer.
+    pub scratch: &'a Path,
+}
+
+/// A whole decoder: its embedding and head in memory, its layers there or in their files.
 pub struct Decoder {
     /// Its shape.
     pub config: Config,
     /// Rows of the embedding [vocabulary, hidden].
     pub embedding: Tensor,
-    /// Its layers.
-    pub blocks: Vec<Arc<Block>>,
+    layers: Layers,
     /// Final norm and head.
     pub head: Head,
     /// Angles of the longest window it is used on.
     pub rotary: Rotary,
     /// Where its tensors are.
     pub device: Device,
+    pub(super) scratch: PathBuf,
+}
+
+enum Layers {
+    Resident(Vec<Arc<Block>>),
+    Streamed(Box<Streamed>),
+}
+
+/// Layers that are read from their files when they are asked for.
+struct Streamed {
+    weights: Arc<Weights>,
+    config: Config,
+    device: Device,
+    /// The layers' indices in the files, in the order of the model.
+    order: Vec<usize>,
+    /// What stands in place of matrices of the files, by index in the files.
+    replaced: BTreeMap<(usize, Projection), Matrix>,
+    /// What every weight is rounded to.
+    rounded: Option<DType>,
+}
+
+impl Streamed {
+    fn block(&self, layer: usize) -> Result<Block, Error> {
+        let index = self.order[layer];
+        let loader = Loader { weights: &self.weights, config: &self.config, device: &self.device };
+        let mut block = loader.block(index)?;
+        for (&(_, projection), matrix) in
+            self.replaced.range((index, Projection::QProj)..=(index, Projection::DownProj))
+        {
+            block.projection_mut(projection).matrix = matrix.clone();
+        }
+        if let Some(dtype) = self.rounded {
+            block.round_to(dtype)?;
+        }
+        Ok(block)
+    }
 }
 
 /// Name of layer `index`'s part `path` in a checkpoint: `model.layers.2.mlp.up_proj`.
@@ -37,135 +102,134 @@ pub fn module_name(index: usize, path: &str) -> String {
 }
 
 impl Decoder {
-    /// Reads all weights onto `device`, ready for windows of up to `longest` tokens.
+    /// Reads the weights onto `device`, ready for windows of up to `longest` tokens; of a streamed decoder's layers
+    /// nothing yet.
     ///
     /// # Errors
     /// [`Error::Invalid`] names the tensor that is missing, misshapen or not finite.
     pub fn load(
-        weights: &Weights,
+        weights: &Arc<Weights>,
         config: &Config,
         longest: usize,
-        device: &Device,
+        Place { device, residency, scratch }: Place<'_>,
         observe: Observe<'_>,
-    ) -> std::result::Result<Self, Error> {
+    ) -> Result<Self, Error> {
         let loader = Loader { weights, config, device };
-        let Config { vocab_size, hidden_size, num_layers, .. } = *config;
-        let embedding = loader.tensor("model.embed_tokens.weight", &[vocab_size, hidden_size])?;
-        let weight = match config.tie_word_embeddings {
-            true => embedding.clone(),
-            false => loader.tensor("lm_head.weight", &[vocab_size, hidden_size])?,
+        let Config { num_layers, .. } = *config;
+        let (embedding, head) = loader.ends()?;
+        let layers = match residency {
+            Residency::Resident => {
+                let mut blocks = Vec::with_capacity(num_layers);
+                for index in 0..num_layers {
+                    blocks.push(Arc::new(loader.block(index)?));
+                    observe(index + 1, num_layers)?;
+                }
+                Layers::Resident(blocks)
+            }
+            Residency::Streamed => Layers::Streamed(Box::new(Streamed {
+                weights: Arc::clone(weights),
+                config: config.clone(),
+                device: device.clone(),
+                order: (0..num_layers).collect(),
+                replaced: BTreeMap::new(),
+                rounded: None,
+            })),
         };
-        let norm = loader.tensor("model.norm.weight", &[hidden_size])?;
-        let mut blocks = Vec::with_capacity(num_layers);
-        for index in 0..num_layers {
-            blocks.push(Arc::new(loader.block(index)?));
-            observe(index + 1, num_layers)?;
-        }
         Ok(Self {
-            head: Head { norm, weight, eps: config.rms_norm_eps },
+            head,
             rotary: Rotary::new(config, longest, device)?,
             config: config.clone(),
             device: device.clone(),
             embedding,
-            blocks,
+            layers,
+            scratch: scratch.to_owned(),
         })
     }
 
+    /// Where its layers are.
+    pub const fn residency(&self) -> Residency {
+        match self.layers {
+            Layers::Resident(_) => Residency::Resident,
+            Layers::Streamed(_) => Residency::Streamed,
+        }
+    }
+
+    /// How many layers it has.
+    pub const fn num_layers(&self) -> usize {
+        match &self.layers {
+            Layers::Resident(blocks) => blocks.len(),
+            Layers::Streamed(streamed) => streamed.order.len(),
+        }
+    }
+
+    /// A layer; a streamed decoder reads it from its files and forgets it when the caller does.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn block(&self, layer: usize) -> Result<Arc<Block>, Error> {
+        match &self.layers {
+            Layers::Resident(blocks) => Ok(Arc::clone(&blocks[layer])),
+            Layers::Streamed(streamed) => streamed.block(layer).map(Arc::new),
+        }
+    }
+
     /// Hidden states [tokens, hidden] of windows of one length.
-    pub fn embed(&self, windows: &[&[u32]]) -> Result<Tensor> {
+    pub fn embed(&self, windows: &[&[u32]]) -> DeviceResult<Tensor> {
         let tokens: Vec<u32> = windows.concat();
         let count = tokens.len();
         self.embedding.index_select(&Tensor::from_vec(tokens, count, &self.device)?, 0)
     }
 
     /// Hidden states behind layers `layers`.
-    pub fn forward(&self, hidden: Tensor, layers: std::ops::Range<usize>, batch: Batch) -> Result<Tensor> {
-        layers.into_iter().try_fold(hidden, |hidden, layer| self.blocks[layer].forward(&hidden, batch, &self.rotary))
+    pub fn forward(&self, hidden: Tensor, layers: std::ops::Range<usize>, batch: Batch) -> Result<Tensor, Error> {
+        layers
+            .into_iter()
+            .try_fold(hidden, |hidden, layer| Ok(self.block(layer)?.forward(&hidden, batch, &self.rotary)?))
     }
 
     /// Puts `matrix` in a projection's place; its bias stays.
-    pub fn replace(&mut self, layer: usize, projection: Projection, matrix: Matrix) -> Result<()> {
-        let Some(block) = Arc::get_mut(&mut self.blocks[layer]) else {
-            candle_core::bail!("layer {layer} is in use while it is replaced");
-        };
-        block.projection_mut(projection).matrix = matrix;
+    pub fn replace(&mut self, layer: usize, projection: Projection, matrix: Matrix) -> DeviceResult<()> {
+        match &mut self.layers {
+            Layers::Resident(blocks) => {
+                let Some(block) = Arc::get_mut(&mut blocks[layer]) else {
+                    candle_core::bail!("layer {layer} is in use while it is replaced");
+                };
+                block.projection_mut(projection).matrix = matrix;
+            }
+            Layers::Streamed(streamed) => {
+                streamed.replaced.insert((streamed.order[layer], projection), matrix);
+            }
+        }
         Ok(())
+    }
+
+    /// Rounds every weight of the layers to `dtype`: those in memory at once, those in files whenever they are read.
+    pub(super) fn round_layers_to(&mut self, dtype: DType) -> DeviceResult<()> {
+        match &mut self.layers {
+            Layers::Resident(blocks) => blocks.iter_mut().try_for_each(|block| match Arc::get_mut(block) {
+                Some(block) => block.round_to(dtype),
+                None => candle_core::bail!("a layer is in use while it is rounded"),
+            }),
+            Layers::Streamed(streamed) => {
+                streamed.rounded = Some(dtype);
+                Ok(())
+            }
+        }
     }
 
     /// Deletes layers (ascending indices).
     pub fn remove(&mut self, layers: &[usize]) {
-        let mut index = 0;
-        self.blocks.retain(|_| {
-            index += 1;
-            !layers.contains(&(index - 1))
-        });
-    }
-}
-
-struct Loader<'a> {
-    weights: &'a Weights,
-    config: &'a Config,
-    device: &'a Device,
-}
-
-impl Loader<'_> {
-    fn tensor(&self, name: &str, shape: &[usize]) -> std::result::Result<Tensor, Error> {
-        self.weights.tensor(name, shape, self.device)
-    }
-
-    fn block(&self, index: usize) -> std::result::Result<Block, Error> {
-        let Config { hidden_size: hidden, head_dim, rms_norm_eps: eps, .. } = *self.config;
-        let linear = |projection: Projection| self.linear(index, projection);
-        let qk_norm = match self.config.qk_norm {
-            true => {
-                let norm =
-                    |name: &str| self.tensor(&module_name(index, &format!("self_attn.{name}.weight")), &[head_dim]);
-                Some((norm("q_norm")?, norm("k_norm")?))
-            }
-            false => None,
-        };
-        Ok(Block {
-            input_norm: self.tensor(&module_name(index, "input_layernorm.weight"), &[hidden])?,
-            attention: Attention {
-                q_proj: linear(Projection::QProj)?,
-                k_proj: linear(Projection::KProj)?,
-                v_proj: linear(Projection::VProj)?,
-                o_proj: linear(Projection::OProj)?,
-                qk_norm,
-                shape: shape_of(self.config, index),
-                eps,
-            },
-            post_norm: self.tensor(&module_name(index, "post_attention_layernorm.weight"), &[hidden])?,
-            mlp: Mlp {
-                gate_proj: linear(Projection::GateProj)?,
-                up_proj: linear(Projection::UpProj)?,
-                down_proj: linear(Projection::DownProj)?,
-            },
-            eps,
-        })
-    }
-
-    fn linear(&self, index: usize, projection: Projection) -> std::result::Result<Linear, Error> {
-        let [out, input] = self.config.projection_shape(projection);
-        let name = module_name(index, projection.path());
-        let (input_name, output_name) = factor_names(&name);
-        let factored = self.weights.get(&input_name);
-        let (matrix, bias) = match factored {
-            None => (Matrix::Dense(self.tensor(&format!("{name}.weight"), &[out, input])?), format!("{name}.bias")),
-            Some(entry) => {
-                let rank = entry.shape.first().copied().unwrap_or(0);
-                let factors = Factors {
-                    input: self.tensor(&input_name, &[rank, input])?,
-                    output: self.tensor(&output_name, &[out, rank])?,
-                };
-                (Matrix::Factored(factors), output_name.replace(".weight", ".bias"))
-            }
-        };
-        let bias = match self.config.has_bias(projection) {
-            true => Some(self.tensor(&bias, &[out])?),
-            false => None,
-        };
-        Ok(Linear { matrix, bias })
+        fn without<T>(all: &mut Vec<T>, layers: &[usize]) {
+            let mut index = 0;
+            all.retain(|_| {
+                index += 1;
+                !layers.contains(&(index - 1))
+            });
+        }
+        match &mut self.layers {
+            Layers::Resident(blocks) => without(blocks, layers),
+            Layers::Streamed(streamed) => without(&mut streamed.order, layers),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
 };
 
 /// Logits held at once, in numbers: 64 MiB of f32.
-const LOGITS: usize = 16 << 20;
+pub const LOGITS: usize = 16 << 20;
 
 /// The final norm and the map to the vocabulary.
 pub struct Head {

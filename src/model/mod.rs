@@ -12,18 +12,25 @@ mod decoder;
 mod device;
 mod head;
 mod linear;
+mod loader;
 mod ops;
+mod passes;
 mod rotary;
 mod rounding;
+mod states;
+mod synth;
 
 pub use block::{Block, GradientSink, Saved};
 pub use config::{ARCHITECTURES, Config};
-pub use decoder::{Decoder, Observe, factor_names, module_name};
+pub use decoder::{Decoder, Observe, Place, Residency, factor_names, module_name};
 pub use device::open_device;
-pub use head::{Head, Losses};
+pub use head::{Head, LOGITS, Losses};
 pub use linear::{Factors, Linear, Matrix};
 pub use ops::{accumulate, cosine_similarities};
+pub use passes::{Group, Start, Visitor};
 pub use rotary::Rotary;
+pub use states::States;
+pub use synth::{Shape, synthesize};
 
 /// The windows of a batch: how many, and how many tokens each has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

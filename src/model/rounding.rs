@@ -1,5 +1,3 @@
-use std::sync::Arc;
-
 use candle_core::{DType, Result, Tensor};
 
 use super::{Block, Decoder, Factors, Linear, Matrix};
@@ -8,27 +6,28 @@ use crate::job::spec::Projection;
 impl Decoder {
     /// Makes every weight what it becomes when it is written as `dtype` and read again.
     pub fn round_to(&mut self, dtype: DType) -> Result<()> {
-        let round = |tensor: &mut Tensor| {
-            *tensor = tensor.to_dtype(dtype)?.to_dtype(DType::F32)?;
-            Ok(())
-        };
+        let round = |tensor: &mut Tensor| rounded(tensor, dtype);
         round(&mut self.embedding)?;
         round(&mut self.head.norm)?;
         match self.config.tie_word_embeddings {
             true => self.head.weight = self.embedding.clone(),
             false => round(&mut self.head.weight)?,
         }
-        for block in &mut self.blocks {
-            match Arc::get_mut(block) {
-                Some(block) => block.each_weight(&round)?,
-                None => candle_core::bail!("a layer is in use while it is rounded"),
-            }
-        }
-        Ok(())
+        self.round_layers_to(dtype)
     }
 }
 
+fn rounded(tensor: &mut Tensor, dtype: DType) -> Result<()> {
+    *tensor = tensor.to_dtype(dtype)?.to_dtype(DType::F32)?;
+    Ok(())
+}
+
 impl Block {
+    /// As [`Decoder::round_to`], for one layer.
+    pub(super) fn round_to(&mut self, dtype: DType) -> Result<()> {
+        self.each_weight(&|tensor: &mut Tensor| rounded(tensor, dtype))
+    }
+
     fn each_weight(&mut self, change: &dyn Fn(&mut Tensor) -> Result<()>) -> Result<()> {
         change(&mut self.input_norm)?;
         change(&mut self.post_norm)?;

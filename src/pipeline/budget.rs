@@ -28,7 +28,8 @@ pub(super) enum LayerBudget {
 }
 
 impl LayerBudget {
-    fn count(&self) -> usize {
+    /// How many.
+    pub(super) fn count(&self) -> usize {
         match self {
             Self::Count(count, _) => *count,
             Self::Explicit(layers) => layers.len(),

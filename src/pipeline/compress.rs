@@ -11,8 +11,9 @@ use serde_json::json;
 use super::{
     Context, Error,
     factorize::{FactorNumbers, Rule, Triplets, factorize, needs_gradients},
-    gradients::{self, Chosen, FromTokens, Gradients},
+    gradients::{self, Chosen, Gradients},
     hidden::HiddenCache,
+    memory::decomposition_bytes,
     state::{State, read_json, write_json},
 };
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
         Progress, Stage,
         spec::{Projection, Schedule},
     },
-    model::{Decoder, Factors, Matrix, factor_names, module_name},
+    model::{Decoder, Factors, Matrix, Start, factor_names, module_name},
 };
 
 /// A matrix with its triplets and, unless it stays dense, its factors.
@@ -40,6 +41,8 @@ pub(super) struct Task<'a> {
     pub(super) schedule: Schedule,
     pub(super) rule: Rule,
     pub(super) windows: &'a Windows,
+    /// Bytes that the decompositions of a layer may use.
+    pub(super) memory: u64,
 }
 
 /// Compresses the task's matrices; in the iterative schedule the decoder changes on the way.
@@ -70,47 +73,59 @@ fn one_shot(
         .filter(|piece| !piece.is_finished(state))
         .map(|piece| (piece.layer, piece.projections.clone()))
         .collect();
-    let mut gradients = match needs_gradients(task.rule.score) && !left.is_empty() {
-        true => Some(stored_gradients(decoder, task, &left, state, context)?),
-        false => None,
-    };
+    if needs_gradients(task.rule.score) && !left.is_empty() {
+        store_gradients(decoder, task, &left, state, context)?;
+    }
     let mut all = Vec::new();
     let total = task.layers.len();
     for (done, piece) in pieces.iter().enumerate() {
-        all.extend(piece.finish(decoder, task, gradients.as_mut(), (done, total), state, context)?);
+        let gradients = match needs_gradients(task.rule.score) && !piece.is_finished(state) {
+            true => Some(read_gradients(&state.path(GRADIENTS), piece, decoder)?),
+            false => None,
+        };
+        all.extend(piece.finish(decoder, task, gradients.as_ref(), (done, total), state, context)?);
     }
     context.progress(Progress::new(Stage::Factorize, total as u64, total as u64))?;
     Ok(all)
 }
 
-/// The gradients of a one-shot job, from the work folder where an attempt before this one left them.
-fn stored_gradients(
+/// Puts the gradients of a one-shot job into the work folder, layer by layer, unless an attempt before this one did.
+fn store_gradients(
     decoder: &Decoder,
     task: &Task<'_>,
     chosen: &Chosen,
     state: &mut State,
     context: &Context<'_>,
-) -> Result<Gradients, Error> {
+) -> Result<(), Error> {
     if state.finished.gradients {
-        return read_gradients(&state.path(GRADIENTS), chosen, decoder);
+        return Ok(());
     }
-    let gradients = state.timed(Stage::Gradients, |_| {
-        let total = task.windows.windows.len() as u64;
-        gradients::sum(decoder, task.windows, chosen, &FromTokens, &mut |done, layer| {
-            context.progress(Progress { layer: Some(layer), ..Progress::new(Stage::Gradients, done as u64, total) })
+    let total = task.windows.windows.len() as u64;
+    state.timed(Stage::Gradients, |state| {
+        let pass = gradients::Pass {
+            decoder,
+            groups: &gradients::groups(task.windows),
+            start: Start::Tokens,
+            chosen,
+            observe: &mut |done, layer| {
+                context.progress(Progress { layer: Some(layer), ..Progress::new(Stage::Gradients, done as u64, total) })
+            },
+        };
+        state.write_folder(GRADIENTS, |folder| {
+            gradients::sum(pass, &mut |layer, gradients| write_gradients(&folder.join(layer.to_string()), &gradients))
         })
     })?;
-    state.write_folder(GRADIENTS, |folder| write_gradients(folder, &gradients))?;
     state.finished.gradients = true;
-    state.step(context)?;
-    Ok(gradients)
+    state.step(context)
 }
 
+/// One folder per layer.
 const GRADIENTS: &str = "gradients";
 
 fn write_gradients(folder: &Path, gradients: &Gradients) -> Result<(), Error> {
-    let pending = gradients.iter().map(|(&(layer, projection), gradient)| Pending {
-        name: module_name(layer, projection.path()),
+    std::fs::create_dir_all(folder).map_err(checkpoint::Error::io(folder))?;
+    let pending = gradients.iter().map(|(&projection, gradient)| Pending {
+        name: projection.path().to_owned(),
         dtype: Dtype::F32,
         shape: gradient.dims().to_vec(),
         bytes: Box::new(move || narrow(&to_numbers(gradient)?, Dtype::F32)),
@@ -119,17 +134,13 @@ fn write_gradients(folder: &Path, gradients: &Gradients) -> Result<(), Error> {
     Ok(())
 }
 
-fn read_gradients(folder: &Path, chosen: &Chosen, decoder: &Decoder) -> Result<Gradients, Error> {
-    let weights = Weights::open(folder)?;
-    let mut gradients = Gradients::new();
-    for (&layer, projections) in chosen {
-        for &projection in projections {
-            let shape = decoder.config.projection_shape(projection);
-            let gradient = weights.tensor(&module_name(layer, projection.path()), &shape, &decoder.device)?;
-            gradients.insert((layer, projection), gradient);
-        }
-    }
-    Ok(gradients)
+fn read_gradients(folder: &Path, piece: &Piece, decoder: &Decoder) -> Result<Gradients, Error> {
+    let weights = Weights::open(&folder.join(piece.layer.to_string()))?;
+    let read = |&projection: &Projection| {
+        let shape = decoder.config.projection_shape(projection);
+        Ok((projection, weights.tensor(projection.path(), &shape, &decoder.device)?))
+    };
+    piece.projections.iter().map(read).collect()
 }
 
 /// Deepest layer first, its MLP before its attention, each on the gradients of the model as it stands (the reference
@@ -151,21 +162,9 @@ fn iterative(
                 Some(cache) => cache,
                 None => &*cache.insert(fill_cache(decoder, task, state, context)?),
             };
-            let windows = task.windows.windows.len();
-            let total = (pieces.len() * windows) as u64;
-            gradients = Some(state.timed(Stage::Gradients, |_| {
-                let chosen = Chosen::from([(piece.layer, piece.projections.clone())]);
-                gradients::sum(decoder, task.windows, &chosen, cache, &mut |window, layer| {
-                    let position = (done * windows + window) as u64;
-                    context.progress(Progress {
-                        layer: Some(layer),
-                        part: piece.block.map(str::to_owned),
-                        ..Progress::new(Stage::Gradients, position, total)
-                    })
-                })
-            })?);
+            gradients = Some(piece.gradients(decoder, task, cache, progress, state, context)?);
         }
-        let finished = piece.finish(decoder, task, gradients.as_mut(), progress, state, context)?;
+        let finished = piece.finish(decoder, task, gradients.as_ref(), progress, state, context)?;
         for matrix in &finished {
             install(decoder, matrix, None)?;
         }
@@ -191,12 +190,12 @@ fn fill_cache(
     state: &mut State,
     context: &Context<'_>,
 ) -> Result<HiddenCache, Error> {
-    let total = task.windows.windows.len() as u64;
-    state.timed(Stage::Gradients, |state| {
-        HiddenCache::fill(&state.path("hidden"), decoder, task.windows, task.layers, &mut |window| {
+    state.timed(Stage::Gradients, |_| {
+        HiddenCache::fill(decoder, &gradients::groups(task.windows), task.layers, &mut |layer| {
             context.progress(Progress {
+                layer: Some(layer),
                 part: Some("hidden states".to_owned()),
-                ..Progress::new(Stage::Gradients, window as u64, total)
+                ..Progress::new(Stage::Gradients, 0, 1)
             })
         })
     })
@@ -225,12 +224,45 @@ impl Piece {
         state.finished.pieces.contains(&self.name())
     }
 
+    /// The gradients of the piece's matrices on the model as it stands.
+    fn gradients(
+        &self,
+        decoder: &Decoder,
+        task: &Task<'_>,
+        cache: &HiddenCache,
+        (done, pieces): (usize, usize),
+        state: &mut State,
+        context: &Context<'_>,
+    ) -> Result<Gradients, Error> {
+        let windows = task.windows.windows.len();
+        let observe = &mut |window: usize, layer: usize| {
+            let position = (done * windows + window) as u64;
+            context.progress(Progress {
+                layer: Some(layer),
+                part: self.block.map(str::to_owned),
+                ..Progress::new(Stage::Gradients, position, (pieces * windows) as u64)
+            })
+        };
+        state.timed(Stage::Gradients, |_| {
+            let chosen = Chosen::from([(self.layer, self.projections.clone())]);
+            let groups = gradients::groups(task.windows);
+            let start = cache.start(self.layer)?;
+            let pass = gradients::Pass { decoder, groups: &groups, start, chosen: &chosen, observe };
+            let mut collected = Gradients::new();
+            gradients::sum(pass, &mut |_, gradients| {
+                collected = gradients;
+                Ok(())
+            })?;
+            Ok(collected)
+        })
+    }
+
     /// The piece's matrices: read again if an earlier attempt finished them, else decomposed and kept on disk.
     fn finish(
         &self,
         decoder: &Decoder,
         task: &Task<'_>,
-        gradients: Option<&mut Gradients>,
+        gradients: Option<&Gradients>,
         (done, total): (usize, usize),
         state: &mut State,
         context: &Context<'_>,
@@ -255,25 +287,31 @@ impl Piece {
         &self,
         decoder: &Decoder,
         task: &Task<'_>,
-        mut gradients: Option<&mut Gradients>,
+        gradients: Option<&Gradients>,
         context: &Context<'_>,
     ) -> Result<Vec<Compressed>, Error> {
-        let mut inputs = Vec::new();
-        for &projection in &self.projections {
-            let matrix = &decoder.blocks[self.layer].projection(projection).matrix;
-            let gradient = gradients.as_mut().and_then(|gradients| gradients.remove(&(self.layer, projection)));
-            let gradient = gradient.as_ref().map(to_numbers).transpose()?;
-            inputs.push((projection, matrix.shape()?, to_numbers(&matrix.to_dense()?)?, gradient));
-        }
-        let work = |(projection, shape, weight, gradient): (Projection, [usize; 2], Vec<f32>, Option<Vec<f32>>)| {
+        let block = decoder.block(self.layer)?;
+        let work = |&projection: &Projection| {
             if context.observer.is_cancelled() {
                 return Err(Error::Cancelled);
             }
+            let matrix = &block.projection(projection).matrix;
+            let gradient = gradients.and_then(|gradients| gradients.get(&projection));
+            let gradient = gradient.map(to_numbers).transpose()?;
             let name = module_name(self.layer, projection.path());
-            let (triplets, factors) = factorize(&name, shape, &weight, gradient.as_deref(), task.rule)?;
+            let weight = to_numbers(&matrix.to_dense()?)?;
+            let (triplets, factors) = factorize(&name, matrix.shape()?, &weight, gradient.as_deref(), task.rule)?;
             Ok(Compressed { layer: self.layer, projection, triplets, factors: factors.map(Arc::new) })
         };
-        inputs.into_par_iter().with_max_len(1).map(work).collect()
+        let largest = self.projections.iter().map(|&projection| decoder.config.projection_shape(projection));
+        let each = largest.map(decomposition_bytes).max().unwrap_or(1);
+        let at_once = (task.memory / each.max(1)).max(1) as usize;
+        let mut all = Vec::with_capacity(self.projections.len());
+        for some in self.projections.chunks(at_once) {
+            let finished: Result<Vec<_>, Error> = some.par_iter().with_max_len(1).map(work).collect();
+            all.extend(finished?);
+        }
+        Ok(all)
     }
 
     fn write(folder: &Path, finished: &[Compressed]) -> Result<(), Error> {

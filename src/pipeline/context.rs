@@ -14,6 +14,8 @@ pub struct Settings {
     pub hub: HubSettings,
     /// `cpu`, `cuda:N` or `metal`.
     pub device: String,
+    /// Bytes of memory a job may use.
+    pub memory_limit: u64,
 }
 
 /// Watches a run, and may end it.

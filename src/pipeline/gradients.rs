@@ -9,62 +9,158 @@ use crate::{
     checkpoint,
     eval::Windows,
     job::spec::Projection,
-    model::{Batch, Decoder, GradientSink, Saved, accumulate},
+    model::{Batch, Block, Config, Decoder, GradientSink, Group, Residency, Saved, Start, States, Visitor, accumulate},
 };
 
 /// Bytes of activations that may be kept for the backward pass; beyond, a layer's are computed again.
-const ACTIVATIONS: usize = 768 << 20;
+pub(super) const ACTIVATIONS: usize = 768 << 20;
 /// Tokens of one forward and backward pass, where windows are shorter.
 const TOKENS_AT_ONCE: usize = 512;
 
-/// G [out, in] by layer and projection.
-pub(super) type Gradients = BTreeMap<(usize, Projection), Tensor>;
-
-/// Where the hidden states at the input of a layer come from.
-pub(super) trait Hidden {
-    /// Hidden states [tokens, hidden] at the input of layer `layer` for the windows from `first` on.
-    fn at(&self, decoder: &Decoder, layer: usize, first: usize, windows: &[&[u32]]) -> Result<Tensor, Error>;
-}
-
-/// Computed from the tokens each time.
-pub(super) struct FromTokens;
-
-impl Hidden for FromTokens {
-    fn at(&self, decoder: &Decoder, layer: usize, _: usize, windows: &[&[u32]]) -> Result<Tensor, Error> {
-        let batch = Batch { windows: windows.len(), length: windows.first().map_or(0, |window| window.len()) };
-        Ok(decoder.forward(decoder.embed(windows)?, 0..layer, batch)?)
-    }
-}
-
+/// G [out, in] of a layer, by projection.
+pub(super) type Gradients = BTreeMap<Projection, Tensor>;
 /// Which gradients are wanted: projections by layer.
 pub(super) type Chosen = BTreeMap<usize, Vec<Projection>>;
+/// Takes a layer's gradients when they are complete.
+pub(super) type Collect<'a> = &'a mut dyn FnMut(usize, Gradients) -> Result<(), Error>;
 
-/// Sums the gradients of the chosen matrices over all windows. `observe` gets (windows done, windows, layer at work).
-pub(super) fn sum(
-    decoder: &Decoder,
-    windows: &Windows,
-    chosen: &Chosen,
-    source: &dyn Hidden,
-    observe: &mut dyn FnMut(usize, usize) -> Result<(), Error>,
-) -> Result<Gradients, Error> {
-    let mut gradients = Gradients::new();
-    let Some(&lowest) = chosen.keys().next() else { return Ok(gradients) };
-    let at_once = (TOKENS_AT_ONCE / windows.length).max(1);
+/// Tokens of a group of windows of `length` tokens.
+pub(super) const fn tokens_at_once(length: usize) -> usize {
+    if length < TOKENS_AT_ONCE { TOKENS_AT_ONCE } else { length }
+}
+
+/// The calibration windows in the groups that go through the model together.
+pub(super) fn groups(windows: &Windows) -> Vec<Group<'_>> {
+    Group::cut(&windows.windows, windows.length, TOKENS_AT_ONCE)
+}
+
+/// One pass over the calibration windows.
+pub(super) struct Pass<'a> {
+    pub(super) decoder: &'a Decoder,
+    pub(super) groups: &'a [Group<'a>],
+    /// Where the forward pass begins: not above the lowest chosen layer.
+    pub(super) start: Start<'a>,
+    pub(super) chosen: &'a Chosen,
+    /// Gets (windows done, layer at work).
+    pub(super) observe: &'a mut dyn FnMut(usize, usize) -> Result<(), Error>,
+}
+
+/// Sums the gradients of the chosen matrices over all windows, and hands them over layer by layer: all at the end for
+/// a resident decoder, each as soon as it is complete for a streamed one.
+pub(super) fn sum(pass: Pass<'_>, collect: Collect<'_>) -> Result<(), Error> {
+    let Some(&lowest) = pass.chosen.keys().next() else { return Ok(()) };
+    match pass.decoder.residency() {
+        Residency::Resident => by_group(pass, lowest, collect),
+        Residency::Streamed => by_layer(pass, lowest, collect),
+    }
+}
+
+/// Every group forward and backward through all layers before the next.
+fn by_group(pass: Pass<'_>, lowest: usize, collect: Collect<'_>) -> Result<(), Error> {
+    let Pass { decoder, groups, start, chosen, observe } = pass;
+    let mut sums: BTreeMap<usize, Gradients> = BTreeMap::new();
     let mut done = 0;
-    for group in windows.windows.chunks(at_once) {
-        let group: Vec<&[u32]> = group.iter().map(Vec::as_slice).collect();
-        let hidden = source.at(decoder, lowest, done, &group)?;
-        let mut pass =
-            Pass { decoder, batch: Batch { windows: group.len(), length: windows.length }, kept: Vec::new() };
-        let (hidden, keep) = pass.forward(hidden, lowest, &mut |layer| observe(done, layer))?;
-        let losses = decoder.head.losses(&hidden, &group, true)?;
-        let gradient = losses.gradient.ok_or_else(|| Error::internal("the loss came without its gradient"))?;
-        pass.backward(gradient, lowest, keep, chosen, &mut gradients, &mut |layer| observe(done, layer))?;
-        done += group.len();
+    for (index, group) in groups.iter().enumerate() {
+        let hidden = decoder.enter(index, group, start, lowest)?;
+        let mut tape = Tape { decoder, batch: group.batch(), kept: Vec::new() };
+        let hidden = tape.forward(hidden, lowest, &mut |layer| observe(done, layer))?;
+        let mut gradient = loss_gradient(decoder, &hidden, group)?;
+        drop(hidden);
+        for layer in (lowest..decoder.num_layers()).rev() {
+            let (block, saved) = (decoder.block(layer)?, tape.pop(layer)?);
+            gradient =
+                backward(&block, &saved, &gradient, (decoder, group), (layer, chosen), sums.entry(layer).or_default())?;
+            observe(done, layer)?;
+        }
+        done += group.windows.len();
         observe(done, lowest)?;
     }
-    check(&gradients, chosen)?;
-    Ok(gradients)
+    for (layer, gradients) in sums {
+        hand_over(layer, gradients, chosen, collect)?;
+    }
+    Ok(())
+}
+
+/// All groups forward through the model, then all of them backward through each layer: every layer is read twice, and
+/// of one layer only the gradients are in memory. What waits between layers is on disk.
+fn by_layer(pass: Pass<'_>, lowest: usize, collect: Collect<'_>) -> Result<(), Error> {
+    let Pass { decoder, groups, start, chosen, observe } = pass;
+    let layers = decoder.num_layers();
+    let inputs = (lowest..layers).map(|_| decoder.states(groups)).collect::<Result<Vec<_>, _>>()?;
+    let mut forward = Forward { decoder, groups, lowest, inputs, gradients: decoder.states(groups)?, observe };
+    decoder.visit(groups, start, layers, &mut forward)?;
+    let Forward { mut inputs, gradients: states, observe, .. } = forward;
+    for layer in (lowest..layers).rev() {
+        let (block, mut sums, mut done) = (decoder.block(layer)?, Gradients::new(), 0);
+        let input = inputs.pop().ok_or_else(|| Error::internal("a layer's input is missing"))?;
+        for (index, group) in groups.iter().enumerate() {
+            let before = input.get(index, &decoder.device)?;
+            let saved = block.forward_saving(&before, group.batch(), &decoder.rotary)?.1;
+            let gradient = states.get(index, &decoder.device)?;
+            let gradient = backward(&block, &saved, &gradient, (decoder, group), (layer, chosen), &mut sums)?;
+            states.put(index, &gradient)?;
+            done += group.windows.len();
+            observe(done, layer)?;
+        }
+        drop(block);
+        hand_over(layer, sums, chosen, collect)?;
+    }
+    Ok(())
+}
+
+/// Keeps the input of every layer from `lowest` on, and the gradient at the end.
+struct Forward<'a> {
+    decoder: &'a Decoder,
+    groups: &'a [Group<'a>],
+    lowest: usize,
+    inputs: Vec<States>,
+    gradients: States,
+    observe: &'a mut dyn FnMut(usize, usize) -> Result<(), Error>,
+}
+
+impl Visitor for Forward<'_> {
+    fn layer(&mut self, group: usize, layer: usize, before: &Tensor, _: &Tensor) -> Result<(), checkpoint::Error> {
+        if layer >= self.lowest {
+            self.inputs[layer - self.lowest].put(group, before)?;
+        }
+        (self.observe)(0, layer).map_err(|_| checkpoint::Error::Cancelled)
+    }
+
+    fn end(&mut self, group: usize, hidden: Tensor) -> Result<(), checkpoint::Error> {
+        let losses = self.decoder.head.losses(&hidden, &self.groups[group].windows, true)?;
+        losses.gradient.map_or(Ok(()), |gradient| self.gradients.put(group, &gradient))
+    }
+}
+
+fn loss_gradient(decoder: &Decoder, hidden: &Tensor, group: &Group<'_>) -> Result<Tensor, Error> {
+    let losses = decoder.head.losses(hidden, &group.windows, true)?;
+    losses.gradient.ok_or_else(|| Error::internal("the loss came without its gradient"))
+}
+
+/// ∂L/∂input of a layer; the gradients of its chosen matrices are added to `sums`.
+fn backward(
+    block: &Block,
+    saved: &Saved,
+    gradient: &Tensor,
+    (decoder, group): (&Decoder, &Group<'_>),
+    (layer, chosen): (usize, &Chosen),
+    sums: &mut Gradients,
+) -> Result<Tensor, Error> {
+    Ok(match chosen.get(&layer) {
+        Some(projections) => {
+            let mut sink = Sum { projections, sums };
+            block.backward(saved, gradient, group.batch(), &decoder.rotary, &mut sink)?
+        }
+        None => block.backward(saved, gradient, group.batch(), &decoder.rotary, &mut ())?,
+    })
+}
+
+fn hand_over(layer: usize, gradients: Gradients, chosen: &Chosen, collect: Collect<'_>) -> Result<(), Error> {
+    let Some(projections) = chosen.get(&layer) else { return Ok(()) };
+    for &projection in projections {
+        check(layer, projection, gradients.get(&projection))?;
+    }
+    collect(layer, gradients)
 }
 
 /// What is kept of a layer for the backward pass.
@@ -75,25 +171,26 @@ enum Kept {
     Input(Tensor),
 }
 
-struct Pass<'a> {
+/// A group's forward pass, to be gone back.
+struct Tape<'a> {
     decoder: &'a Decoder,
     batch: Batch,
     kept: Vec<Kept>,
 }
 
-impl Pass<'_> {
-    /// Runs the layers from `lowest` up; returns the last hidden states and whether everything was kept.
+impl Tape<'_> {
+    /// Runs the layers from `lowest` up; returns the last hidden states.
     fn forward(
         &mut self,
         mut hidden: Tensor,
         lowest: usize,
         observe: &mut dyn FnMut(usize) -> Result<(), Error>,
-    ) -> Result<(Tensor, bool), Error> {
-        let Pass { decoder, batch, .. } = *self;
-        let layers = decoder.blocks.len();
-        let keep = activation_bytes(decoder, batch) * (layers - lowest) <= ACTIVATIONS;
+    ) -> Result<Tensor, Error> {
+        let Tape { decoder, batch, .. } = *self;
+        let layers = decoder.num_layers();
+        let keep = activation_bytes(&decoder.config, batch) * (layers - lowest) <= ACTIVATIONS;
         for layer in lowest..layers {
-            let block = &decoder.blocks[layer];
+            let block = decoder.block(layer)?;
             if keep {
                 let (after, saved) = block.forward_saving(&hidden, batch, &decoder.rotary)?;
                 self.kept.push(Kept::Saved(Box::new(saved)));
@@ -105,46 +202,24 @@ impl Pass<'_> {
             }
             observe(layer)?;
         }
-        Ok((hidden, keep))
+        Ok(hidden)
     }
 
-    fn backward(
-        &mut self,
-        mut gradient: Tensor,
-        lowest: usize,
-        keep: bool,
-        chosen: &Chosen,
-        gradients: &mut Gradients,
-        observe: &mut dyn FnMut(usize) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let Pass { decoder, batch, .. } = *self;
-        for layer in (lowest..decoder.blocks.len()).rev() {
-            let block = &decoder.blocks[layer];
-            let saved = match self.kept.pop() {
-                Some(Kept::Saved(saved)) => *saved,
-                Some(Kept::Input(input)) => block.forward_saving(&input, batch, &decoder.rotary)?.1,
-                None => return Err(Error::internal("a layer's activations are missing")),
-            };
-            gradient = match chosen.get(&layer) {
-                Some(projections) => {
-                    let mut sink = Sum { layer, projections, gradients: &mut *gradients };
-                    block.backward(&saved, &gradient, batch, &decoder.rotary, &mut sink)?
-                }
-                None => block.backward(&saved, &gradient, batch, &decoder.rotary, &mut ())?,
-            };
-            if !keep {
-                observe(layer)?;
-            }
+    /// What the backward pass of the last layer that is left needs.
+    fn pop(&mut self, layer: usize) -> Result<Saved, Error> {
+        let Tape { decoder, batch, .. } = *self;
+        match self.kept.pop() {
+            Some(Kept::Saved(saved)) => Ok(*saved),
+            Some(Kept::Input(input)) => Ok(decoder.block(layer)?.forward_saving(&input, batch, &decoder.rotary)?.1),
+            None => Err(Error::internal("a layer's activations are missing")),
         }
-        Ok(())
     }
 }
 
-/// Adds gyᵀ x to the sum of a layer's projection.
+/// Adds gyᵀ x to the sum of each wanted projection.
 struct Sum<'a> {
-    layer: usize,
     projections: &'a [Projection],
-    gradients: &'a mut Gradients,
+    sums: &'a mut Gradients,
 }
 
 impl GradientSink for Sum<'_> {
@@ -154,41 +229,32 @@ impl GradientSink for Sum<'_> {
         }
         // [out, tokens] · [tokens, in]
         let product = gy.t()?.matmul(x)?;
-        let key = (self.layer, projection);
-        let sum = match self.gradients.remove(&key) {
+        let sum = match self.sums.remove(&projection) {
             Some(sum) => accumulate(sum, &product)?,
             None => product,
         };
-        self.gradients.insert(key, sum);
+        self.sums.insert(projection, sum);
         Ok(())
     }
 }
 
 /// Bytes that [`crate::model::Block::forward_saving`] keeps of a batch.
-fn activation_bytes(decoder: &Decoder, batch: Batch) -> usize {
-    let config = &decoder.config;
+pub(super) fn activation_bytes(config: &Config, batch: Batch) -> usize {
     let heads = config.num_heads + config.num_kv_heads;
     let per_token = 4 * config.hidden_size + 2 * heads * config.head_dim + 2 * config.intermediate_size;
     batch.tokens() * per_token * size_of::<f32>()
 }
 
 /// A gradient that is missing or not finite ends the job: it must never be taken for "unimportant".
-fn check(gradients: &Gradients, chosen: &Chosen) -> Result<(), Error> {
-    for (&layer, projections) in chosen {
-        for &projection in projections {
-            let name = crate::model::module_name(layer, projection.path());
-            let Some(gradient) = gradients.get(&(layer, projection)) else {
-                return Err(Error::internal(format!("no gradient reached {name}")));
-            };
-            let norm: f32 = gradient
-                .sqr()
-                .and_then(|g| g.sum_all())
-                .and_then(|g| g.to_scalar())
-                .map_err(checkpoint::Error::from)?;
-            if !norm.is_finite() {
-                return Err(Error::numerical(format!("the gradient of {name} is not finite")));
-            }
-        }
+fn check(layer: usize, projection: Projection, gradient: Option<&Tensor>) -> Result<(), Error> {
+    let name = crate::model::module_name(layer, projection.path());
+    let Some(gradient) = gradient else {
+        return Err(Error::internal(format!("no gradient reached {name}")));
+    };
+    let norm: f32 =
+        gradient.sqr().and_then(|g| g.sum_all()).and_then(|g| g.to_scalar()).map_err(checkpoint::Error::from)?;
+    if norm.is_finite() {
+        return Ok(());
     }
-    Ok(())
+    Err(Error::numerical(format!("the gradient of {name} is not finite")))
 }

@@ -2,14 +2,15 @@
 
 use std::f64::consts::PI;
 
-use candle_core::Tensor;
+use candle_core::{Result as DeviceResult, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::{Context, Error};
 use crate::{
+    checkpoint,
     eval::Windows,
     job::{Progress, Stage, spec::LayerMetric},
-    model::{Batch, Decoder, cosine_similarities},
+    model::{Batch, Decoder, Group, Start, Visitor, cosine_similarities},
 };
 
 /// Tokens that go through the model at once.
@@ -42,58 +43,89 @@ pub(super) fn measure(
     wanted: &Wanted<'_>,
     context: &Context<'_>,
 ) -> Result<Influence, Error> {
-    let layers = decoder.blocks.len();
     let span = match wanted {
         Wanted::Count(count, LayerMetric::Angular) => Some(*count),
         Wanted::Count(..) | Wanted::Explicit(_) => None,
     };
-    let mut cosines = vec![0.0; layers];
-    let mut angles = span.map(|span| vec![0.0; layers + 1 - span]);
-    let (mut tokens, total) = (0, windows.windows.len());
-    let at_once = (TOKENS_AT_ONCE / windows.length).max(1);
-    let mut done = 0;
-    for group in windows.windows.chunks(at_once) {
-        let group: Vec<&[u32]> = group.iter().map(Vec::as_slice).collect();
-        let batch = Batch { windows: group.len(), length: windows.length };
-        let mut hidden = decoder.embed(&group)?;
-        let mut ends = vec![last_tokens(&hidden, batch)?];
-        for (layer, cosines) in cosines.iter_mut().enumerate() {
-            let after = decoder.forward(hidden.clone(), layer..layer + 1, batch)?;
-            *cosines += cosine_similarities(&hidden, &after)?.iter().sum::<f64>();
-            hidden = after;
-            ends.push(last_tokens(&hidden, batch)?);
-            context.progress(Progress {
-                layer: Some(layer),
-                ..Progress::new(Stage::Influence, done as u64, total as u64)
-            })?;
-        }
-        if let (Some(angles), Some(span)) = (&mut angles, span) {
-            add_angles(angles, span, &ends)?;
-        }
-        tokens += batch.tokens();
-        done += group.len();
-        context.progress(Progress::new(Stage::Influence, done as u64, total as u64))?;
-    }
-    let block_influence: Vec<f64> = cosines.iter().map(|sum| 1.0 - sum / tokens as f64).collect();
+    let groups = Group::cut(&windows.windows, windows.length, TOKENS_AT_ONCE);
+    let mut meter = Meter::new(decoder.num_layers(), span, &groups, context);
+    decoder.visit(&groups, Start::Tokens, decoder.num_layers(), &mut meter)?;
+    let Meter { cosines, angles, .. } = meter;
+    let count = windows.windows.len() as f64;
+    let block_influence: Vec<f64> = cosines.iter().map(|sum| 1.0 - sum / (count * windows.length as f64)).collect();
     if let Some(layer) = block_influence.iter().position(|influence| !influence.is_finite()) {
         return Err(Error::numerical(format!(
             "the block influence of layer {layer} is not finite: the model's hidden states overflow or vanish there"
         )));
     }
-    let angular_distance = angles.map(|sums| sums.iter().map(|sum| sum / done as f64).collect::<Vec<_>>());
+    let angular_distance = span.map(|_| angles.iter().map(|sum| sum / count).collect::<Vec<_>>());
     let redundant = choose(&block_influence, angular_distance.as_deref(), wanted);
     Ok(Influence { block_influence, angular_distance, redundant })
 }
 
+/// Adds up what every layer does to the hidden states.
+struct Meter<'a> {
+    groups: &'a [Group<'a>],
+    context: &'a Context<'a>,
+    /// Layers of groups that are done.
+    seen: usize,
+    /// Σ cos(input, output) by layer.
+    cosines: Vec<f64>,
+    /// Layers of a run, where the angular metric is asked for.
+    span: Option<usize>,
+    /// Σ angle over a run, by its first layer.
+    angles: Vec<f64>,
+    /// The last tokens of each group in front of every layer and behind the last, until they are used.
+    ends: Vec<Vec<Tensor>>,
+}
+
+impl<'a> Meter<'a> {
+    fn new(layers: usize, span: Option<usize>, groups: &'a [Group<'a>], context: &'a Context<'a>) -> Self {
+        let runs = span.map_or(0, |span| layers + 1 - span);
+        let ends = vec![Vec::new(); groups.len()];
+        Self { groups, context, seen: 0, cosines: vec![0.0; layers], span, angles: vec![0.0; runs], ends }
+    }
+
+    /// In windows, of which each has gone through a share of the layers.
+    fn report(&mut self, layer: usize) -> Result<(), checkpoint::Error> {
+        self.seen += 1;
+        let total: usize = self.groups.iter().map(|group| group.windows.len()).sum();
+        let done = total * self.seen / (self.groups.len() * self.cosines.len());
+        let progress = Progress { layer: Some(layer), ..Progress::new(Stage::Influence, done as u64, total as u64) };
+        self.context.progress(progress).map_err(|_| checkpoint::Error::Cancelled)
+    }
+}
+
+impl Visitor for Meter<'_> {
+    fn layer(&mut self, group: usize, layer: usize, before: &Tensor, after: &Tensor) -> Result<(), checkpoint::Error> {
+        self.cosines[layer] += cosine_similarities(before, after)?.iter().sum::<f64>();
+        if self.span.is_some() {
+            let batch = self.groups[group].batch();
+            if layer == 0 {
+                self.ends[group].push(last_tokens(before, batch)?);
+            }
+            self.ends[group].push(last_tokens(after, batch)?);
+        }
+        self.report(layer)
+    }
+
+    fn end(&mut self, group: usize, _: Tensor) -> Result<(), checkpoint::Error> {
+        if let Some(span) = self.span {
+            add_angles(&mut self.angles, span, &std::mem::take(&mut self.ends[group]))?;
+        }
+        Ok(())
+    }
+}
+
 /// The hidden state of each window's last token, [windows, hidden].
-fn last_tokens(hidden: &Tensor, batch: Batch) -> Result<Tensor, Error> {
+fn last_tokens(hidden: &Tensor, batch: Batch) -> DeviceResult<Tensor> {
     let rows: Vec<u32> = (1..=batch.windows).map(|window| (window * batch.length - 1) as u32).collect();
     let count = rows.len();
-    Ok(hidden.index_select(&Tensor::from_vec(rows, count, hidden.device())?, 0)?)
+    hidden.index_select(&Tensor::from_vec(rows, count, hidden.device())?, 0)
 }
 
 /// Adds arccos(cos) / π of the last token over `span` layers from every layer on (Gromov et al., equation 7).
-fn add_angles(angles: &mut [f64], span: usize, ends: &[Tensor]) -> Result<(), Error> {
+fn add_angles(angles: &mut [f64], span: usize, ends: &[Tensor]) -> DeviceResult<()> {
     for (first, angle) in angles.iter_mut().enumerate() {
         let cosines = cosine_similarities(&ends[first], &ends[first + span])?;
         *angle += cosines.iter().map(|cos| cos.clamp(-1.0, 1.0).acos() / PI).sum::<f64>();

@@ -3,6 +3,7 @@
 mod budget;
 mod compress;
 mod context;
+mod cost;
 mod error;
 mod evaluate;
 mod export;
@@ -10,15 +11,18 @@ mod factorize;
 mod gradients;
 mod hidden;
 mod influence;
+mod memory;
 mod plan;
 mod state;
 
-use std::fs;
+use std::{fs, sync::Arc};
 
 use serde_json::{Value, json};
 
 pub use context::{Context, Observer, Settings};
+pub use cost::{StageCost, cost};
 pub use error::Error;
+pub(crate) use memory::machine_bytes;
 pub use plan::plan;
 
 use self::{
@@ -28,6 +32,7 @@ use self::{
     export::{Changes, Source, count_parameters, install_as_exported, write_cards},
     factorize::Rule,
     influence::{Influence, Wanted},
+    memory::Demand,
     state::{State, peak_rss_bytes, write_json},
 };
 use crate::{
@@ -38,7 +43,7 @@ use crate::{
         ParameterCounts, PerplexityReport, Progress, Report, Stage,
         spec::{Export, Method},
     },
-    model::{Config, Decoder, open_device},
+    model::{Config, Decoder, Place, Residency, open_device},
 };
 
 type Scores = indexmap::IndexMap<String, Perplexity>;
@@ -55,7 +60,8 @@ pub fn run(spec: &JobSpec, context: &Context<'_>) -> Result<Report, Error> {
     let model = state.timed(Stage::Load, |_| Model::read(snapshot))?;
     let (budget, keep) = model.budget(spec)?;
     let (windows, texts) = state.timed(Stage::Calibrate, |_| read_text(spec, &model, context, &mut notes))?;
-    let mut decoder = state.timed(Stage::Load, |_| model.load(spec, &windows, &texts, context))?;
+    let plan = model.demand(spec, &budget, keep, &windows, &texts).plan(context.settings.memory_limit)?;
+    let mut decoder = state.timed(Stage::Load, |_| model.load(spec, &windows, &texts, plan.residency, context))?;
     let influence = measure_influence(&decoder, &windows, &budget, &mut state, context)?;
     if spec.evaluation.as_ref().is_some_and(|evaluation| evaluation.compare_dense) {
         score_dense(&decoder, &texts, &mut state, context)?;
@@ -69,6 +75,7 @@ pub fn run(spec: &JobSpec, context: &Context<'_>) -> Result<Report, Error> {
                 schedule: spec.grasp.schedule,
                 rule,
                 windows: &windows,
+                memory: plan.decompositions,
             };
             compress(&mut decoder, &task, &mut state, context)?
         }
@@ -79,10 +86,11 @@ pub fn run(spec: &JobSpec, context: &Context<'_>) -> Result<Report, Error> {
     };
     install_as_exported(&mut decoder, &matrices, &model.weights, &spec.export)?;
     let compressed = score_compressed(&decoder, &texts, &mut state, context)?;
+    let residency = decoder.residency();
     drop(decoder);
     let changes = model.changes(spec, &influence, &matrices);
     let checkpoints = state.timed(Stage::Export, |_| model.export(&changes, &spec.export, context))?;
-    let found = Findings { influence, matrices, texts, compressed, checkpoints, notes };
+    let found = Findings { influence, matrices, texts, compressed, checkpoints, notes, residency };
     publish(spec, &model, found, &mut state, context)
 }
 
@@ -94,6 +102,7 @@ struct Findings {
     compressed: Scores,
     checkpoints: Vec<CheckpointReport>,
     notes: Vec<String>,
+    residency: Residency,
 }
 
 fn download(spec: &JobSpec, context: &Context<'_>) -> Result<(Snapshot, State), Error> {
@@ -114,14 +123,14 @@ struct Model {
     snapshot: Snapshot,
     config: Config,
     config_json: Value,
-    weights: Weights,
+    weights: Arc<Weights>,
     parameters: u64,
 }
 
 impl Model {
     fn read(snapshot: Snapshot) -> Result<Self, Error> {
         let (config, config_json) = Config::read(&snapshot.folder)?;
-        let weights = Weights::open(&snapshot.folder)?;
+        let weights = Arc::new(Weights::open(&snapshot.folder)?);
         let parameters = count_parameters(&weights, config.tie_word_embeddings);
         Ok(Self { snapshot, config, config_json, weights, parameters })
     }
@@ -138,7 +147,36 @@ impl Model {
         budget::resolve(&spec.grasp, &sizes)
     }
 
-    fn load(&self, spec: &JobSpec, windows: &Windows, texts: &[Text], context: &Context<'_>) -> Result<Decoder, Error> {
+    fn demand<'a>(
+        &'a self,
+        spec: &'a JobSpec,
+        budget: &LayerBudget,
+        keep: budget::Keep,
+        windows: &Windows,
+        texts: &[Text],
+    ) -> Demand<'a> {
+        Demand {
+            config: &self.config,
+            parameters: self.parameters,
+            layers: if spec.grasp.method == Method::Remove { 0 } else { budget.count() },
+            projections: &spec.grasp.projections,
+            kept: match keep {
+                budget::Keep::Ratio(ratio) => ratio,
+                budget::Keep::Threshold(_) => 1.0,
+            },
+            calibration: windows.length,
+            evaluation: texts.iter().map(|text| text.windows.length).max().unwrap_or(0),
+        }
+    }
+
+    fn load(
+        &self,
+        spec: &JobSpec,
+        windows: &Windows,
+        texts: &[Text],
+        residency: Residency,
+        context: &Context<'_>,
+    ) -> Result<Decoder, Error> {
         let longest = texts.iter().map(|text| text.windows.length).fold(windows.length, usize::max);
         if windows.length > self.config.max_position_embeddings {
             return Err(Error::invalid_spec(format!(
@@ -147,7 +185,8 @@ impl Model {
             )));
         }
         let device = open_device(&context.settings.device)?;
-        let decoder = Decoder::load(&self.weights, &self.config, longest, &device, &mut |done, total| {
+        let place = Place { device: &device, residency, scratch: context.work };
+        let decoder = Decoder::load(&self.weights, &self.config, longest, place, &mut |done, total| {
             context
                 .progress(Progress::new(Stage::Load, done as u64, total as u64))
                 .map_err(|_| checkpoint::Error::Cancelled)
@@ -296,7 +335,7 @@ fn report(
     state: &State,
     context: &Context<'_>,
 ) -> Result<Report, Error> {
-    let Findings { influence, matrices, texts, compressed, checkpoints, mut notes } = found;
+    let Findings { influence, matrices, texts, compressed, checkpoints, mut notes, residency } = found;
     // The factored one where there are two.
     let first = checkpoints.first().ok_or_else(|| Error::internal("no checkpoint was written"))?;
     let (parameters, bytes) = (first.parameters, first.bytes);
@@ -323,6 +362,7 @@ fn report(
         evaluation: spec.evaluation.as_ref().map(|_| evaluation_report(&texts, &compressed, &state.finished.dense)),
         stages: state.stages(),
         peak_rss_bytes: state.finished.peak_rss_bytes,
+        residency: residency.as_str().to_owned(),
         seed: spec.calibration.seed,
         device: context.settings.device.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

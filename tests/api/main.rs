@@ -75,7 +75,8 @@ fn planner() -> TheMethod {
         retry_delay: Duration::ZERO,
     };
     let datasets_dir = fixtures.join("text");
-    let settings = pipeline::Settings { models_dir: fixtures, datasets_dir, hub, device: "cpu".into() };
+    let settings =
+        pipeline::Settings { models_dir: fixtures, datasets_dir, hub, device: "cpu".into(), memory_limit: 8 << 30 };
     TheMethod { settings, devices: vec!["cpu".to_owned()] }
 }
 

@@ -13,7 +13,7 @@ use graspd::{
 };
 use serde_json::{Value, json};
 
-use super::support::{Job, fixtures};
+use super::support::{Job, fixtures, in_memory};
 
 fn golden() -> Value {
     serde_json::from_slice(&std::fs::read(fixtures().join("golden/tiny-llama.sample.json")).unwrap()).unwrap()
@@ -67,8 +67,8 @@ fn tokens_and_logits_are_those_of_transformers() {
         cut.windows.iter().map(|window| window.iter().map(|&id| i64::from(id)).collect()).collect();
     assert_eq!(found, expected);
 
-    let weights = Weights::open(&folder).unwrap();
-    let decoder = Decoder::load(&weights, &config, 128, &Device::Cpu, &mut |_, _| Ok(())).unwrap();
+    let weights = std::sync::Arc::new(Weights::open(&folder).unwrap());
+    let decoder = Decoder::load(&weights, &config, 128, in_memory(), &mut |_, _| Ok(())).unwrap();
     let window: &[u32] = &cut.windows[0];
     let batch = graspd::model::Batch { windows: 1, length: 128 };
     let hidden = decoder.forward(decoder.embed(&[window]).unwrap(), 0..8, batch).unwrap();

@@ -7,4 +7,6 @@ mod export;
 mod families;
 mod golden;
 mod jobs;
+mod memory;
+mod peers;
 mod support;

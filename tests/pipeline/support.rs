@@ -4,9 +4,11 @@ use std::{
     time::Duration,
 };
 
+use candle_core::Device;
 use graspd::{
     checkpoint::HubSettings,
     job::{JobSpec, Progress, Report},
+    model::{Place, Residency},
     pipeline::{Context, Error, Observer, Settings, run},
 };
 use serde_json::Value;
@@ -16,7 +18,7 @@ pub(crate) fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
 }
 
-pub(crate) fn settings(models_dir: &Path) -> Settings {
+pub(crate) fn settings(models_dir: &Path, memory_limit: u64) -> Settings {
     Settings {
         models_dir: models_dir.to_owned(),
         datasets_dir: fixtures().join("text"),
@@ -28,7 +30,13 @@ pub(crate) fn settings(models_dir: &Path) -> Settings {
             retry_delay: Duration::ZERO,
         },
         device: "cpu".into(),
+        memory_limit,
     }
+}
+
+/// A decoder with all layers in memory, on the CPU.
+pub(crate) fn in_memory() -> Place<'static> {
+    Place { device: &Device::Cpu, residency: Residency::Resident, scratch: Path::new("") }
 }
 
 /// Remembers what it saw; cancels after a number of finished steps where it is told to.
@@ -58,11 +66,17 @@ pub(crate) struct Job {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) spec: JobSpec,
     pub(crate) models_dir: PathBuf,
+    pub(crate) memory_limit: u64,
 }
 
 impl Job {
     pub(crate) fn new(spec: &Value) -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), spec: JobSpec::parse(spec).unwrap(), models_dir: fixtures() }
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            spec: JobSpec::parse(spec).unwrap(),
+            models_dir: fixtures(),
+            memory_limit: 8 << 30,
+        }
     }
 
     pub(crate) fn output(&self) -> PathBuf {
@@ -74,7 +88,7 @@ impl Job {
         let output = self.output();
         let _ = std::fs::remove_dir_all(&output);
         std::fs::create_dir_all(&output).unwrap();
-        let settings = settings(&self.models_dir);
+        let settings = settings(&self.models_dir, self.memory_limit);
         run(
             &self.spec,
             &Context {

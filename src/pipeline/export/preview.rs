@@ -37,7 +37,7 @@ pub(in crate::pipeline) fn install_as_exported(
 /// The product is rounded, its factors are not.
 fn install_product(decoder: &mut Decoder, matrix: &Compressed, dtype: Option<Dtype>) -> Result<(), Error> {
     install(decoder, matrix, None)?;
-    let product = decoder.blocks[matrix.layer].projection(matrix.projection).matrix.to_dense()?;
+    let product = decoder.block(matrix.layer)?.projection(matrix.projection).matrix.to_dense()?;
     let rounded = match dtype {
         Some(Dtype::BF16) => product.to_dtype(DType::BF16)?.to_dtype(DType::F32)?,
         Some(Dtype::F16) => product.to_dtype(DType::F16)?.to_dtype(DType::F32)?,
