@@ -13,6 +13,7 @@ mod hidden;
 mod influence;
 mod memory;
 mod plan;
+mod report;
 mod state;
 
 use std::{fs, sync::Arc};
@@ -33,14 +34,14 @@ use self::{
     factorize::Rule,
     influence::{Influence, Wanted},
     memory::Demand,
+    report::{Findings, report},
     state::{State, peak_rss_bytes, write_json},
 };
 use crate::{
     checkpoint::{self, Snapshot, Weights},
     eval::{self, Perplexity, Tokens, Windows},
     job::{
-        ByteCounts, CheckpointReport, EvaluationReport, JobSpec, LayerReport, MatrixReport, ModelReport,
-        ParameterCounts, PerplexityReport, Progress, Report, Stage,
+        CheckpointReport, JobSpec, Progress, Report, Stage,
         spec::{Export, Method},
     },
     model::{Config, Decoder, Place, Residency, open_device},
@@ -92,17 +93,6 @@ pub fn run(spec: &JobSpec, context: &Context<'_>) -> Result<Report, Error> {
     let checkpoints = state.timed(Stage::Export, |_| model.export(&changes, &spec.export, context))?;
     let found = Findings { influence, matrices, texts, compressed, checkpoints, notes, residency };
     publish(spec, &model, found, &mut state, context)
-}
-
-/// What the report is made of.
-struct Findings {
-    influence: Influence,
-    matrices: Vec<Compressed>,
-    texts: Vec<Text>,
-    compressed: Scores,
-    checkpoints: Vec<CheckpointReport>,
-    notes: Vec<String>,
-    residency: Residency,
 }
 
 fn download(spec: &JobSpec, context: &Context<'_>) -> Result<(Snapshot, State), Error> {
@@ -326,78 +316,4 @@ fn publish(
     checkpoint::write_checksums(context.output)?;
     context.progress(Progress::new(Stage::Publish, 1, 1))?;
     Ok(report)
-}
-
-fn report(
-    spec: &JobSpec,
-    model: &Model,
-    found: Findings,
-    state: &State,
-    context: &Context<'_>,
-) -> Result<Report, Error> {
-    let Findings { influence, matrices, texts, compressed, checkpoints, mut notes, residency } = found;
-    // The factored one where there are two.
-    let first = checkpoints.first().ok_or_else(|| Error::internal("no checkpoint was written"))?;
-    let (parameters, bytes) = (first.parameters, first.bytes);
-    let dense = matrices.iter().filter(|matrix| matrix.factors.is_none()).count();
-    if dense > 0 {
-        notes.push(format!("{dense} matrices stay dense: their factors would hold more numbers"));
-    }
-    Ok(Report {
-        model: ModelReport {
-            source: spec.model.to_string(),
-            revision: model.snapshot.revision.clone(),
-            architecture: model.config.architecture.clone(),
-        },
-        spec: spec.clone(),
-        parameters: ParameterCounts { before: model.parameters, after: parameters },
-        bytes: ByteCounts { before: model.weights.file_bytes()?, after: bytes },
-        checkpoints,
-        layers: LayerReport {
-            block_influence: influence.block_influence,
-            angular_distance: influence.angular_distance,
-            redundant: influence.redundant,
-        },
-        matrices: matrices.iter().map(|matrix| matrix_report(matrix, model)).collect(),
-        evaluation: spec.evaluation.as_ref().map(|_| evaluation_report(&texts, &compressed, &state.finished.dense)),
-        stages: state.stages(),
-        peak_rss_bytes: state.finished.peak_rss_bytes,
-        residency: residency.as_str().to_owned(),
-        seed: spec.calibration.seed,
-        device: context.settings.device.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        notes,
-    })
-}
-
-fn matrix_report(matrix: &Compressed, model: &Model) -> MatrixReport {
-    let name = &matrix.triplets.name;
-    let [out, input] = matrix.triplets.shape;
-    let tensors = [format!("{name}.weight"), format!("{name}.InLinear.weight"), format!("{name}.OutLinear.weight")];
-    let before =
-        tensors.iter().filter_map(|tensor| model.weights.get(tensor)).map(checkpoint::TensorEntry::elements).sum();
-    let rank = matrix.factors.as_ref().map(|factors| factors.rank);
-    MatrixReport {
-        name: name.clone(),
-        shape: matrix.triplets.shape,
-        rank,
-        kept: matrix.triplets.kept.clone(),
-        parameters_before: before,
-        parameters_after: rank.map_or(before, |rank| (rank * (out + input)) as u64),
-    }
-}
-
-fn evaluation_report(texts: &[Text], after: &Scores, before: &Scores) -> EvaluationReport {
-    let row = |text: &Text| {
-        let score = after.get(&text.name).copied().unwrap_or_default();
-        let report = PerplexityReport {
-            before: before.get(&text.name).map(Perplexity::value),
-            after: score.value(),
-            tokens: score.tokens,
-            window: text.windows.length,
-            protocol: evaluate::protocol(text),
-        };
-        (text.name.clone(), report)
-    };
-    EvaluationReport { perplexity: texts.iter().map(row).collect() }
 }

@@ -1,0 +1,104 @@
+//! What the job says of itself in the end.
+
+use super::{
+    Context, Error, Model, Scores,
+    compress::Compressed,
+    evaluate::{self, Text},
+    influence::Influence,
+    state::State,
+};
+use crate::{
+    checkpoint,
+    eval::Perplexity,
+    job::{
+        ByteCounts, CheckpointReport, EvaluationReport, JobSpec, LayerReport, MatrixReport, ModelReport,
+        ParameterCounts, PerplexityReport, Report,
+    },
+    model::Residency,
+};
+
+/// What the report is made of.
+pub(super) struct Findings {
+    pub(super) influence: Influence,
+    pub(super) matrices: Vec<Compressed>,
+    pub(super) texts: Vec<Text>,
+    pub(super) compressed: Scores,
+    pub(super) checkpoints: Vec<CheckpointReport>,
+    pub(super) notes: Vec<String>,
+    pub(super) residency: Residency,
+}
+
+/// Puts everything together.
+pub(super) fn report(
+    spec: &JobSpec,
+    model: &Model,
+    found: Findings,
+    state: &State,
+    context: &Context<'_>,
+) -> Result<Report, Error> {
+    let Findings { influence, matrices, texts, compressed, checkpoints, mut notes, residency } = found;
+    // The factored one where there are two.
+    let first = checkpoints.first().ok_or_else(|| Error::internal("no checkpoint was written"))?;
+    let (parameters, bytes) = (first.parameters, first.bytes);
+    let dense = matrices.iter().filter(|matrix| matrix.factors.is_none()).count();
+    if dense > 0 {
+        notes.push(format!("{dense} matrices stay dense: their factors would hold more numbers"));
+    }
+    Ok(Report {
+        model: ModelReport {
+            source: spec.model.to_string(),
+            revision: model.snapshot.revision.clone(),
+            architecture: model.config.architecture.clone(),
+        },
+        spec: spec.clone(),
+        parameters: ParameterCounts { before: model.parameters, after: parameters },
+        bytes: ByteCounts { before: model.weights.file_bytes()?, after: bytes },
+        checkpoints,
+        layers: LayerReport {
+            block_influence: influence.block_influence,
+            angular_distance: influence.angular_distance,
+            redundant: influence.redundant,
+        },
+        matrices: matrices.iter().map(|matrix| matrix_report(matrix, model)).collect(),
+        evaluation: spec.evaluation.as_ref().map(|_| evaluation_report(&texts, &compressed, &state.finished.dense)),
+        stages: state.stages(),
+        peak_rss_bytes: state.finished.peak_rss_bytes,
+        residency: residency.as_str().to_owned(),
+        seed: spec.calibration.seed,
+        device: context.settings.device.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        notes,
+    })
+}
+
+fn matrix_report(matrix: &Compressed, model: &Model) -> MatrixReport {
+    let name = &matrix.triplets.name;
+    let [out, input] = matrix.triplets.shape;
+    let tensors = [format!("{name}.weight"), format!("{name}.InLinear.weight"), format!("{name}.OutLinear.weight")];
+    let before =
+        tensors.iter().filter_map(|tensor| model.weights.get(tensor)).map(checkpoint::TensorEntry::elements).sum();
+    let rank = matrix.factors.as_ref().map(|factors| factors.rank);
+    MatrixReport {
+        name: name.clone(),
+        shape: matrix.triplets.shape,
+        rank,
+        kept: matrix.triplets.kept.clone(),
+        parameters_before: before,
+        parameters_after: rank.map_or(before, |rank| (rank * (out + input)) as u64),
+    }
+}
+
+fn evaluation_report(texts: &[Text], after: &Scores, before: &Scores) -> EvaluationReport {
+    let row = |text: &Text| {
+        let score = after.get(&text.name).copied().unwrap_or_default();
+        let report = PerplexityReport {
+            before: before.get(&text.name).map(Perplexity::value),
+            after: score.value(),
+            tokens: score.tokens,
+            window: text.windows.length,
+            protocol: evaluate::protocol(text),
+        };
+        (text.name.clone(), report)
+    };
+    EvaluationReport { perplexity: texts.iter().map(row).collect() }
+}
