@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
+use super::recovery::RecoveryArguments;
 use crate::job::{JobSpec, SpecError};
 
 /// The three controls of size; a flag for one replaces whichever the spec file gives.
@@ -69,6 +70,8 @@ pub struct Arguments {
     /// Seed of the random selection
     #[arg(long)]
     seed: Option<u64>,
+    #[command(flatten)]
+    recovery: RecoveryArguments,
     /// Data sets to score, comma-separated
     #[arg(long, value_name = "NAMES", value_delimiter = ',', conflicts_with = "no_evaluation")]
     perplexity: Vec<String>,
@@ -139,6 +142,7 @@ impl Arguments {
         }
         self.put_calibration(&mut body);
         self.put_grasp(&mut body)?;
+        put_all(&mut body, "recovery", self.recovery.fields());
         self.put_evaluation(&mut body);
         self.put_export(&mut body);
         Ok(JobSpec::parse(&Value::Object(body))?)
@@ -217,7 +221,7 @@ impl Arguments {
 }
 
 /// A share as JSON, which has no NaN: that goes on as a word, so that the field is named.
-fn number(share: f64) -> Value {
+pub(super) fn number(share: f64) -> Value {
     if share.is_finite() { json!(share) } else { json!(share.to_string()) }
 }
 
@@ -333,12 +337,20 @@ mod tests {
     }
 
     #[test]
+    fn any_flag_of_recovery_asks_for_it() {
+        assert_eq!(job(&["--model", "file:m"]).unwrap().recovery, None);
+        let recovery = job(&["--model", "file:m", "--max-steps", "9"]).unwrap().recovery.unwrap();
+        assert_eq!((recovery.max_steps, recovery.rank), (Some(9), 256));
+    }
+
+    #[test]
     fn a_wrong_value_is_named_by_its_field() {
         for (flag, value, field) in [
             ("--method", "prune", "grasp.method"),
             ("--retain-ratio", "NaN", "grasp.retain_ratio"),
             ("--samples", "0", "calibration.samples"),
             ("--perplexity", "nothing", "evaluation.perplexity[0]"),
+            ("--learning-rate", "2", "recovery.learning_rate"),
         ] {
             let complaint = job(&["--model", "a/b", flag, value]).unwrap_err().to_string();
             assert!(complaint.starts_with(field), "{complaint}");

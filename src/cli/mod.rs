@@ -9,6 +9,7 @@ pub mod demo;
 mod healthcheck;
 pub mod jobs;
 pub mod keys;
+mod recovery;
 mod table;
 mod watch;
 

@@ -17,12 +17,23 @@ pub fn summary(report: &Report) -> String {
             after: format!("{:.3}", score.after),
             change: score.before.map_or_else(String::new, |before| change(before, score.after)),
         });
+        if let Some(recovered) = score.recovered {
+            rows.push(Row {
+                name: format!("  {name} recovered"),
+                before: format!("{:.3}", score.after),
+                after: format!("{recovered:.3}"),
+                change: change(score.after, recovered),
+            });
+        }
     }
     let mut text = draw(&rows);
     let layers: Vec<String> = report.layers.redundant.iter().map(ToString::to_string).collect();
     let seconds: f64 = report.stages.iter().map(|stage| stage.seconds).sum();
     // Writing to a String cannot fail.
     let _ = writeln!(text, "\nlayers     {}", layers.join(", "));
+    if let Some(recovery) = &report.recovery {
+        let _ = writeln!(text, "recovery   {} steps, {:.0} tokens/s", recovery.steps, recovery.tokens_per_second);
+    }
     let _ = writeln!(text, "time       {seconds:.1} s on {}", report.device);
     for note in &report.notes {
         let _ = writeln!(text, "note       {note}");

@@ -4,6 +4,6 @@ mod datasets;
 mod perplexity;
 mod windows;
 
-pub use datasets::{load_evaluation_text, load_text};
+pub use datasets::{Instruction, TrainingText, load_evaluation_text, load_text, load_training};
 pub use perplexity::{Perplexity, measure};
-pub use windows::{Tokens, Windows};
+pub use windows::{Encoder, Tokens, Windows};

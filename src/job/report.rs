@@ -4,7 +4,7 @@ use utoipa::ToSchema;
 
 use super::{
     JobSpec, Stage,
-    spec::{ExportFormat, ExportType},
+    spec::{ExportFormat, ExportType, RecoveryMethod},
 };
 
 /// What a job did and what came of it; `report.json` in the published folder.
@@ -26,6 +26,9 @@ pub struct Report {
     pub layers: LayerReport,
     /// One entry per matrix of the redundant layers, in model order.
     pub matrices: Vec<MatrixReport>,
+    /// What training did; null when the job asked for none.
+    #[serde(default)]
+    pub recovery: Option<RecoveryReport>,
     /// Scores; null when the job asked for none.
     pub evaluation: Option<EvaluationReport>,
     /// Wall time of each stage over all attempts, in the order they ran.
@@ -133,12 +136,64 @@ pub struct PerplexityReport {
     pub before: Option<f64>,
     /// Of the compressed model, on the weights as exported.
     pub after: f64,
+    /// Of the model after recovery, on the weights as exported; null without recovery.
+    #[serde(default)]
+    pub recovered: Option<f64>,
     /// Tokens scored.
     pub tokens: u64,
     /// Tokens in a window.
     pub window: usize,
     /// How it was computed, in words.
     pub protocol: String,
+}
+
+/// How recovery went.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RecoveryReport {
+    /// What was trained.
+    pub method: RecoveryMethod,
+    /// The layers that were trained, ascending, as the published checkpoint counts them.
+    pub layers: Vec<usize>,
+    /// Numbers that were trained: of the adapters with `lora`.
+    pub trained_parameters: u64,
+    /// Records or windows that were trained on.
+    pub examples: usize,
+    /// Records or windows kept back to validate on.
+    pub validation_examples: usize,
+    /// Records of which nothing was left to learn after they were cut to the longest length.
+    pub skipped: usize,
+    /// Optimiser steps.
+    pub steps: usize,
+    /// The step whose parameters were published: that of the lowest validation loss, the last one without validation.
+    pub best_step: usize,
+    /// Tokens that went through the model in training, padding not counted.
+    pub tokens: u64,
+    /// Of these, in a second of training.
+    pub tokens_per_second: f64,
+    /// Every step.
+    pub curve: Vec<TrainingPoint>,
+    /// Every validation.
+    pub validation: Vec<ValidationPoint>,
+}
+
+/// A step of training.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TrainingPoint {
+    /// From 1.
+    pub step: usize,
+    /// Mean loss of the batch's tokens before the step.
+    pub loss: f64,
+    /// Learning rate of the step.
+    pub learning_rate: f64,
+}
+
+/// A validation.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ValidationPoint {
+    /// Steps taken before it.
+    pub step: usize,
+    /// Mean loss of the tokens kept back.
+    pub loss: f64,
 }
 
 /// Wall time of a stage.

@@ -1,7 +1,7 @@
 use candle_core::{Result, Tensor};
 
 use super::{
-    Batch, Config, GradientSink, Linear, Rotary,
+    Batch, Config, GradientSink, Linear, Norm, Rotary,
     ops::{AttentionShape, attend, attend_backward, rms_norm, rms_norm_backward},
     rotary::Turn,
 };
@@ -81,6 +81,8 @@ impl Attention {
         let (gq, gk, gv) = attend_backward((q, k, v), (o, lse), &go, shape)?;
         let (mut gq, mut gk) = (rotary.apply(&gq, batch, Turn::Back)?, rotary.apply(&gk, batch, Turn::Back)?);
         if let (Some((q, k)), Some((q_norm, k_norm))) = (unnormed, &self.qk_norm) {
+            sink.accept_norm(Norm::Query, q, &gq)?;
+            sink.accept_norm(Norm::Key, k, &gk)?;
             gq = self.norm_heads_backward(q, q_norm, &gq)?;
             gk = self.norm_heads_backward(k, k_norm, &gk)?;
         }

@@ -12,6 +12,24 @@ pub trait GradientSink {
     /// `x` [tokens, in] is what the projection got, `gy` [tokens, out] the gradient of what it gave: its weight's
     /// gradient is `gyᵀ x`.
     fn accept(&mut self, projection: Projection, x: &Tensor, gy: &Tensor) -> Result<()>;
+
+    /// `x` [.., width] is what a norm got, `gy` the gradient of what it gave; most callers do not care.
+    fn accept_norm(&mut self, _norm: Norm, _x: &Tensor, _gy: &Tensor) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A norm of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Norm {
+    /// Before attention.
+    Input,
+    /// Before the MLP.
+    Post,
+    /// Of each query head.
+    Query,
+    /// Of each key head.
+    Key,
 }
 
 /// A sink for layers whose own gradients nobody wants.
@@ -82,8 +100,10 @@ impl Block {
     ) -> Result<Tensor> {
         let Saved { x, attention, h, .. } = saved;
         let g_normed = self.mlp_backward(saved, gy, sink)?;
+        sink.accept_norm(Norm::Post, h, &g_normed)?;
         let gh = (gy + rms_norm_backward(h, &self.post_norm, self.eps, &g_normed)?)?;
         let g_normed = self.attention.backward(attention, &gh, batch, rotary, sink)?;
+        sink.accept_norm(Norm::Input, x, &g_normed)?;
         gh + rms_norm_backward(x, &self.input_norm, self.eps, &g_normed)?
     }
 

@@ -189,18 +189,23 @@ impl Decoder {
 
     /// Puts `matrix` in a projection's place; its bias stays.
     pub fn replace(&mut self, layer: usize, projection: Projection, matrix: Matrix) -> DeviceResult<()> {
-        match &mut self.layers {
-            Layers::Resident(blocks) => {
-                let Some(block) = Arc::get_mut(&mut blocks[layer]) else {
-                    candle_core::bail!("layer {layer} is in use while it is replaced");
-                };
-                block.projection_mut(projection).matrix = matrix;
-            }
-            Layers::Streamed(streamed) => {
-                streamed.replaced.insert((streamed.order[layer], projection), matrix);
-            }
+        if let Layers::Streamed(streamed) = &mut self.layers {
+            streamed.replaced.insert((streamed.order[layer], projection), matrix);
+            return Ok(());
         }
+        self.block_mut(layer)?.projection_mut(projection).matrix = matrix;
         Ok(())
+    }
+
+    /// A layer in memory, to be changed.
+    pub fn block_mut(&mut self, layer: usize) -> DeviceResult<&mut Block> {
+        let Layers::Resident(blocks) = &mut self.layers else {
+            candle_core::bail!("layer {layer} is read from its file and cannot be changed");
+        };
+        match Arc::get_mut(&mut blocks[layer]) {
+            Some(block) => Ok(block),
+            None => candle_core::bail!("layer {layer} is in use while it is changed"),
+        }
     }
 
     /// Rounds every weight of the layers to `dtype`: those in memory at once, those in files whenever they are read.

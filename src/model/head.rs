@@ -64,6 +64,41 @@ impl Head {
     }
 }
 
+impl Head {
+    /// −log p of `targets` [n] at the rows `positions` [n] of `hidden` [tokens, hidden], each of which is that of the
+    /// token before; with a `weight`, also ∂/∂hidden of the weight times their sum. Logits exist only where a target is,
+    /// and only a few rows at a time.
+    pub fn losses_at(
+        &self,
+        hidden: &Tensor,
+        positions: &[u32],
+        targets: &[u32],
+        weight: Option<f32>,
+    ) -> Result<Losses> {
+        let index = Tensor::new(positions, hidden.device())?;
+        let picked = hidden.index_select(&index, 0)?;
+        let normed = rms_norm(&picked, &self.norm, self.eps)?;
+        let (mut tokens, mut gradients) = (Vec::with_capacity(targets.len()), Vec::new());
+        let chunk = even_chunk(targets.len(), LOGITS / self.weight.dim(0)?);
+        for (part, targets) in targets.chunks(chunk).enumerate() {
+            let logits = normed.narrow(0, part * chunk, targets.len())?.matmul(&self.weight.t()?)?;
+            let Some(weight) = weight else {
+                tokens.extend(cross_entropy(&logits, targets)?);
+                continue;
+            };
+            let (losses, gradient) = cross_entropy_backward(logits, targets, weight)?;
+            tokens.extend(losses);
+            gradients.push(gradient.matmul(&self.weight)?);
+        }
+        if weight.is_none() {
+            return Ok(Losses { tokens, gradient: None });
+        }
+        let picked = rms_norm_backward(&picked, &self.norm, self.eps, &Tensor::cat(&gradients, 0)?)?;
+        let gradient = Some(hidden.zeros_like()?.index_add(&index, &picked, 0)?);
+        Ok(Losses { tokens, gradient })
+    }
+}
+
 /// The size of equal pieces of `total` that are no longer than `most`.
 fn even_chunk(total: usize, most: usize) -> usize {
     total.div_ceil(total.div_ceil(most.max(1))).max(1)

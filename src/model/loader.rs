@@ -88,6 +88,6 @@ impl Loader<'_> {
             true => Some(self.tensor(&bias, &[out])?),
             false => None,
         };
-        Ok(Linear { matrix, bias })
+        Ok(Linear::new(matrix, bias))
     }
 }

@@ -5,6 +5,7 @@
 //! product of. No graph is built, so no operation can cut it silently, and a statistic of either side costs no
 //! second pass. Hidden states are [tokens, hidden], the tokens of a batch one window after the other.
 
+mod adapter;
 mod attention;
 mod block;
 pub mod config;
@@ -19,18 +20,21 @@ mod rotary;
 mod rounding;
 mod states;
 mod synth;
+mod trainable;
 
-pub use block::{Block, GradientSink, Saved};
+pub use adapter::{Adapter, Dropout, Round};
+pub use block::{Block, GradientSink, Norm, Saved};
 pub use config::{ARCHITECTURES, Config};
 pub use decoder::{Decoder, Observe, Place, Residency, factor_names, module_name};
 pub use device::open_device;
 pub use head::{Head, LOGITS, Losses};
-pub use linear::{Factors, Linear, Matrix};
-pub use ops::{accumulate, cosine_similarities};
+pub use linear::{Factors, Linear, Matrix, Side};
+pub use ops::{AdamW, Moments, accumulate, cosine_similarities, squared_norm};
 pub use passes::{Group, Start, Visitor};
 pub use rotary::Rotary;
 pub use states::States;
 pub use synth::{Shape, synthesize};
+pub use trainable::{Collect, Gradients, Parameter, Scope};
 
 /// The windows of a batch: how many, and how many tokens each has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -36,7 +36,7 @@ impl Block {
             change(keys)?;
         }
         for projection in Projection::ALL {
-            let Linear { matrix, bias } = self.projection_mut(projection);
+            let Linear { matrix, bias, .. } = self.projection_mut(projection);
             match matrix {
                 Matrix::Dense(weight) => change(weight)?,
                 Matrix::Factored(Factors { input, output }) => {

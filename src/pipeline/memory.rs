@@ -3,7 +3,10 @@
 
 use super::{Error, gradients};
 use crate::{
-    job::{Failure, FailureCode, spec::Projection},
+    job::{
+        Failure, FailureCode,
+        spec::{Projection, Recovery, RecoveryMethod, RecoveryTarget},
+    },
     model::{Batch, Config, LOGITS, Residency},
 };
 
@@ -29,6 +32,8 @@ pub(super) struct Demand<'a> {
     pub(super) calibration: usize,
     /// Tokens of the longest evaluation window.
     pub(super) evaluation: usize,
+    /// The training that follows, if any.
+    pub(super) recovery: Option<&'a Recovery>,
 }
 
 /// The layers' place, and what is left for decompositions at the same time.
@@ -45,18 +50,24 @@ impl Demand<'_> {
     /// # Errors
     /// `out_of_memory`, with what is needed and what to change.
     pub(super) fn plan(&self, limit: u64) -> Result<Plan, Error> {
-        for residency in [Residency::Resident, Residency::Streamed] {
+        // Training changes the layers, so they must be in memory.
+        let streamed = self.recovery.is_none().then_some(Residency::Streamed);
+        for residency in [Some(Residency::Resident), streamed].into_iter().flatten() {
             if self.bytes(residency) <= limit {
                 let decompositions = limit - self.base(residency) - self.in_hand(residency);
                 return Ok(Plan { residency, decompositions });
             }
         }
+        let (least, place) = match self.recovery {
+            Some(_) => (Residency::Resident, "with its layers in memory, which recovery asks for"),
+            None => (Residency::Streamed, "even with its layers read one by one"),
+        };
         Err(Error::Failed(Failure::give_up(
             FailureCode::OutOfMemory,
             format!(
-                "the job needs {:.1} GiB even with its layers read one by one, and may use {:.1} GiB: raise \
+                "the job needs {:.1} GiB {place}, and may use {:.1} GiB: raise \
                  GRASPD_MEMORY_LIMIT, or shorten calibration.sequence_length ({}) or evaluation.window ({})",
-                self.bytes(Residency::Streamed) as f64 / GIBIBYTE,
+                self.bytes(least) as f64 / GIBIBYTE,
                 limit as f64 / GIBIBYTE,
                 self.calibration,
                 self.evaluation,
@@ -66,7 +77,8 @@ impl Demand<'_> {
 
     /// Bytes at the highest point.
     pub(super) fn bytes(&self, residency: Residency) -> u64 {
-        self.base(residency) + self.passes(residency).max(self.in_hand(residency) + self.decomposition())
+        self.base(residency)
+            + self.passes(residency).max(self.in_hand(residency) + self.decomposition()).max(self.training())
     }
 
     /// What is there all the time: the program, the model or its ends, the factors made so far.
@@ -100,6 +112,27 @@ impl Demand<'_> {
         let scoring = 2 * gradients::activation_bytes(self.config, batch(self.evaluation)) as u64;
         let logits = LOGITS.min(tokens.max(self.evaluation) * self.config.vocab_size) as u64;
         F32 * layer + training.max(scoring) + 2 * F32 * logits + 4 * states
+    }
+
+    /// The recovery: gradients, both moments and the best values of what trains, and a micro-batch's activations.
+    fn training(&self) -> u64 {
+        let Some(recovery) = self.recovery else { return 0 };
+        let layers = match recovery.target {
+            RecoveryTarget::RedundantLayers => self.layers,
+            RecoveryTarget::AllLayers => self.config.num_layers,
+        };
+        let adapter = |&projection: &Projection| {
+            let [out, input] = self.config.projection_shape(projection);
+            2 * (recovery.rank.min(out).min(input) * (out + input)) as u64
+        };
+        let trained = match recovery.method {
+            RecoveryMethod::Full => self.layer(),
+            RecoveryMethod::Lora => Projection::ALL.iter().map(adapter).sum(),
+        };
+        let batch = Batch { windows: recovery.micro_batch_size, length: recovery.max_length };
+        let one_layer = gradients::activation_bytes(self.config, batch);
+        let activations = (one_layer * self.config.num_layers).min(gradients::ACTIVATIONS.max(2 * one_layer));
+        5 * F32 * layers as u64 * trained + activations as u64 + 2 * F32 * LOGITS as u64
     }
 
     /// The layer whose matrices are being decomposed, and their gradients.
@@ -192,6 +225,7 @@ mod tests {
             kept: 0.1,
             calibration: 128,
             evaluation: 128,
+            recovery: None,
         }
     }
 

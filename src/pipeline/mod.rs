@@ -13,10 +13,11 @@ mod hidden;
 mod influence;
 mod memory;
 mod plan;
+mod recover;
 mod report;
 mod state;
 
-use std::{fs, sync::Arc};
+use std::{fs, path::Path, sync::Arc};
 
 use serde_json::{Value, json};
 
@@ -34,6 +35,7 @@ use self::{
     factorize::Rule,
     influence::{Influence, Wanted},
     memory::Demand,
+    recover::{RecoveryTask, recover},
     report::{Findings, report},
     state::{State, peak_rss_bytes, write_json},
 };
@@ -87,11 +89,19 @@ pub fn run(spec: &JobSpec, context: &Context<'_>) -> Result<Report, Error> {
     };
     install_as_exported(&mut decoder, &matrices, &model.weights, &spec.export)?;
     let compressed = score_compressed(&decoder, &texts, &mut state, context)?;
+    let mut changes = model.changes(spec, &influence, &matrices);
+    let recovered = match &spec.recovery {
+        Some(recovery) => {
+            let task =
+                RecoveryTask { recovery, spec, model: &model, redundant: &influence.redundant, changes: &mut changes };
+            Some(recover(&mut decoder, task, &matrices, &texts, &mut state, context)?)
+        }
+        None => None,
+    };
     let residency = decoder.residency();
     drop(decoder);
-    let changes = model.changes(spec, &influence, &matrices);
-    let checkpoints = state.timed(Stage::Export, |_| model.export(&changes, &spec.export, context))?;
-    let found = Findings { influence, matrices, texts, compressed, checkpoints, notes, residency };
+    let checkpoints = state.timed(Stage::Export, |_| model.export(&changes, &spec.export, context.output, context))?;
+    let found = Findings { influence, matrices, texts, compressed, recovered, checkpoints, notes, residency };
     publish(spec, &model, found, &mut state, context)
 }
 
@@ -156,6 +166,7 @@ impl Model {
             },
             calibration: windows.length,
             evaluation: texts.iter().map(|text| text.windows.length).max().unwrap_or(0),
+            recovery: spec.recovery.as_ref(),
         }
     }
 
@@ -167,7 +178,9 @@ impl Model {
         residency: Residency,
         context: &Context<'_>,
     ) -> Result<Decoder, Error> {
-        let longest = texts.iter().map(|text| text.windows.length).fold(windows.length, usize::max);
+        let trained = spec.recovery.as_ref().map_or(0, |recovery| recovery.max_length);
+        let longest = trained.min(self.config.max_position_embeddings).max(windows.length);
+        let longest = texts.iter().map(|text| text.windows.length).fold(longest, usize::max);
         if windows.length > self.config.max_position_embeddings {
             return Err(Error::invalid_spec(format!(
                 "calibration.sequence_length: {} is longer than the model's context of {}",
@@ -189,13 +202,19 @@ impl Model {
             Method::Grasp => Vec::new(),
             Method::Remove => influence.redundant.clone(),
         };
-        Changes { factors: by_module(matrices), removed, tied: self.config.tie_word_embeddings }
+        Changes {
+            factors: by_module(matrices),
+            removed,
+            trained: std::collections::BTreeMap::new(),
+            tied: self.config.tie_word_embeddings,
+        }
     }
 
     fn export(
         &self,
         changes: &Changes,
         export: &Export,
+        output: &Path,
         context: &Context<'_>,
     ) -> Result<Vec<CheckpointReport>, Error> {
         let source = Source {
@@ -204,7 +223,7 @@ impl Model {
             config: &self.config_json,
             architecture: &self.config.architecture,
         };
-        export::write(&source, changes, export, context.output, &mut |done, total| {
+        export::write(&source, changes, export, output, &mut |done, total| {
             context.progress(Progress::new(Stage::Export, done, total))
         })
     }
@@ -289,9 +308,11 @@ fn score_compressed(
     state: &mut State,
     context: &Context<'_>,
 ) -> Result<Scores, Error> {
-    let mut scores = Scores::new();
-    if !texts.is_empty() {
+    let mut scores = state.finished.compressed.clone();
+    if texts.iter().any(|text| !scores.contains_key(&text.name)) {
         state.timed(Stage::Evaluate, |_| score(decoder, texts, "compressed", context, &mut scores))?;
+        state.finished.compressed.clone_from(&scores);
+        state.save()?;
     }
     Ok(scores)
 }

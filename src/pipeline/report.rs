@@ -5,6 +5,7 @@ use super::{
     compress::Compressed,
     evaluate::{self, Text},
     influence::Influence,
+    recover::Recovered,
     state::State,
 };
 use crate::{
@@ -23,6 +24,7 @@ pub(super) struct Findings {
     pub(super) matrices: Vec<Compressed>,
     pub(super) texts: Vec<Text>,
     pub(super) compressed: Scores,
+    pub(super) recovered: Option<Recovered>,
     pub(super) checkpoints: Vec<CheckpointReport>,
     pub(super) notes: Vec<String>,
     pub(super) residency: Residency,
@@ -36,7 +38,8 @@ pub(super) fn report(
     state: &State,
     context: &Context<'_>,
 ) -> Result<Report, Error> {
-    let Findings { influence, matrices, texts, compressed, checkpoints, mut notes, residency } = found;
+    let Findings { influence, matrices, texts, compressed, recovered, checkpoints, mut notes, residency } = found;
+    let (recovery, recovered) = recovered.map_or((None, None), |found| (Some(found.report), Some(found.scores)));
     // The factored one where there are two.
     let first = checkpoints.first().ok_or_else(|| Error::internal("no checkpoint was written"))?;
     let (parameters, bytes) = (first.parameters, first.bytes);
@@ -60,7 +63,11 @@ pub(super) fn report(
             redundant: influence.redundant,
         },
         matrices: matrices.iter().map(|matrix| matrix_report(matrix, model)).collect(),
-        evaluation: spec.evaluation.as_ref().map(|_| evaluation_report(&texts, &compressed, &state.finished.dense)),
+        recovery,
+        evaluation: spec
+            .evaluation
+            .as_ref()
+            .map(|_| evaluation_report(&texts, &state.finished.dense, &compressed, recovered.as_ref())),
         stages: state.stages(),
         peak_rss_bytes: state.finished.peak_rss_bytes,
         residency: residency.as_str().to_owned(),
@@ -88,12 +95,13 @@ fn matrix_report(matrix: &Compressed, model: &Model) -> MatrixReport {
     }
 }
 
-fn evaluation_report(texts: &[Text], after: &Scores, before: &Scores) -> EvaluationReport {
+fn evaluation_report(texts: &[Text], before: &Scores, after: &Scores, recovered: Option<&Scores>) -> EvaluationReport {
     let row = |text: &Text| {
         let score = after.get(&text.name).copied().unwrap_or_default();
         let report = PerplexityReport {
             before: before.get(&text.name).map(Perplexity::value),
             after: score.value(),
+            recovered: recovered.and_then(|scores| scores.get(&text.name)).map(Perplexity::value),
             tokens: score.tokens,
             window: text.windows.length,
             protocol: evaluate::protocol(text),

@@ -34,6 +34,12 @@ pub(super) struct Finished {
     pub(super) gradients: bool,
     /// Names of the pieces whose factors are on disk.
     pub(super) pieces: Vec<String>,
+    /// Scores of the compressed model before recovery, by data set.
+    #[serde(default)]
+    pub(super) compressed: IndexMap<String, Perplexity>,
+    /// Name of the folder with the training as it stands.
+    #[serde(default)]
+    pub(super) recovery: Option<String>,
     /// Highest resident set size of the attempts before.
     pub(super) peak_rss_bytes: u64,
 }

@@ -9,4 +9,6 @@ mod golden;
 mod jobs;
 mod memory;
 mod peers;
+mod recovery;
 mod support;
+mod training;

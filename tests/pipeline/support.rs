@@ -67,6 +67,7 @@ pub(crate) struct Job {
     pub(crate) spec: JobSpec,
     pub(crate) models_dir: PathBuf,
     pub(crate) memory_limit: u64,
+    pub(crate) datasets_dir: PathBuf,
 }
 
 impl Job {
@@ -76,6 +77,7 @@ impl Job {
             spec: JobSpec::parse(spec).unwrap(),
             models_dir: fixtures(),
             memory_limit: 8 << 30,
+            datasets_dir: fixtures().join("text"),
         }
     }
 
@@ -88,7 +90,8 @@ impl Job {
         let output = self.output();
         let _ = std::fs::remove_dir_all(&output);
         std::fs::create_dir_all(&output).unwrap();
-        let settings = settings(&self.models_dir, self.memory_limit);
+        let settings =
+            Settings { datasets_dir: self.datasets_dir.clone(), ..settings(&self.models_dir, self.memory_limit) };
         run(
             &self.spec,
             &Context {

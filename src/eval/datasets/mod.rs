@@ -2,10 +2,12 @@
 
 mod hub;
 mod records;
+mod training;
 
 use std::path::{Path, PathBuf};
 
 use records::Format;
+pub use training::{Instruction, TrainingText, load_training};
 
 use crate::{
     checkpoint::{Error, HubSettings, find_below},

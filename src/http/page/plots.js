@@ -95,17 +95,19 @@ function singular(place, values, signal) {
   show();
 }
 
-// Losses of retraining, where there was any: numbers, or objects with a loss.
+// Losses of the recovery, where there was one.
 function losses(place, report, signal) {
-  const list = report.recovery?.losses ?? report.recovery?.loss ?? [];
-  const values = Array.isArray(list) ? list.map((it) => it?.loss ?? it).filter((it) => typeof it === "number") : [];
-  if (values.length < 2) return;
-  draw(place, "Loss while retraining", {
+  const curve = report.recovery?.curve ?? [];
+  if (curve.length < 2) return;
+  const steps = curve.map((point) => point.step);
+  const values = curve.map((point) => point.loss);
+  draw(place, "Loss during recovery", {
     scales: { x: { time: false } },
     axes: [axis("step"), axis("loss")],
     series: [{ label: "step" }, { label: "loss", stroke: colour.main, width: 2, points: { show: false } }],
-  }, [values.map((_, index) => index), values],
-  table("Losses", ["Step", { text: "Loss", number: true }], values.map((value, index) => [index, value.toPrecision(5)])), signal);
+  }, [steps, values],
+  table("Losses", ["Step", { text: "Loss", number: true }],
+    curve.map((point) => [point.step, point.loss.toPrecision(5)])), signal);
 }
 
 export function plots(place, report, values, signal) {

@@ -10,7 +10,7 @@ use utoipa::{
 
 use super::{
     Allocation, Basis, Evaluation, ExportBody, Grasp, JobSpec, LayerMetric, Layers, Method, Preset, Projection,
-    Schedule, Score, Selection, SigmaSplit, Size,
+    RecoveryBody, Schedule, Score, Selection, SigmaSplit, Size,
 };
 
 /// A job, as the body of `POST /v1/jobs`. Every field but `model` has a default.
@@ -26,6 +26,9 @@ pub struct JobBody {
     /// The method.
     #[serde(default)]
     pub grasp: GraspBody,
+    /// Training of what was kept; `null`, the default, for none.
+    #[serde(default)]
+    pub recovery: Option<RecoveryBody>,
     /// What to score; `null` for nothing.
     #[serde(default = "some_default", deserialize_with = "null_is_none")]
     pub evaluation: Option<EvaluationBody>,
@@ -191,6 +194,7 @@ impl From<&JobSpec> for JobBody {
                 seed: Some(calibration.seed),
             },
             grasp: GraspBody::from(&spec.grasp),
+            recovery: spec.recovery.as_ref().map(RecoveryBody::from),
             evaluation: spec.evaluation.as_ref().map(EvaluationBody::from),
             export: ExportBody::from(spec),
             metadata: spec.metadata.clone(),

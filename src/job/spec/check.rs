@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::{
     Allocation, Basis, Calibration, CalibrationBody, Evaluation, EvaluationBody, Grasp, GraspBody, JobBody, JobSpec,
-    LayerMetric, Layers, LayersBody, Method, Preset, Projection, Schedule, Score, Selection, SigmaSplit, Size,
-    SpecError, export::check_export,
+    LayerMetric, Layers, LayersBody, Method, Preset, Projection, Recovery, RecoveryBody, RecoveryTarget, Schedule,
+    Score, Selection, SigmaSplit, Size, SpecError, export::check_export, recovery,
 };
 
 const MOST_SAMPLES: usize = 65_536;
@@ -20,7 +20,7 @@ const LONGEST_URL: usize = 2_048;
 /// What the paper keeps of a redundant layer (section 4.1).
 const PAPER_RETAIN_RATIO: f64 = 0.1;
 
-fn wrong(field: impl Into<String>, message: impl Into<String>) -> SpecError {
+pub(super) fn wrong(field: impl Into<String>, message: impl Into<String>) -> SpecError {
     SpecError { field: field.into(), message: message.into() }
 }
 
@@ -65,10 +65,12 @@ pub(super) fn whole_numbers(value: &Value) -> Value {
 }
 
 pub(super) fn check(body: JobBody) -> Result<JobSpec, SpecError> {
+    let grasp = check_grasp(body.grasp)?;
     Ok(JobSpec {
         model: parse("model", &body.model)?,
         calibration: check_calibration(body.calibration)?,
-        grasp: check_grasp(body.grasp)?,
+        recovery: body.recovery.as_ref().map(|body| check_recovery(body, &grasp)).transpose()?,
+        grasp,
         evaluation: body.evaluation.map(check_evaluation).transpose()?,
         export: check_export(body.export)?,
         metadata: check_metadata(body.metadata)?,
@@ -76,11 +78,11 @@ pub(super) fn check(body: JobBody) -> Result<JobSpec, SpecError> {
     })
 }
 
-fn parse<T: FromStr<Err: Display>>(field: &str, text: &str) -> Result<T, SpecError> {
+pub(super) fn parse<T: FromStr<Err: Display>>(field: &str, text: &str) -> Result<T, SpecError> {
     text.parse().map_err(|error: T::Err| wrong(field, error.to_string()))
 }
 
-fn within(field: &str, value: usize, least: usize, most: usize) -> Result<usize, SpecError> {
+pub(super) fn within(field: &str, value: usize, least: usize, most: usize) -> Result<usize, SpecError> {
     if (least..=most).contains(&value) {
         return Ok(value);
     }
@@ -195,6 +197,15 @@ fn check_projections(body: Option<Vec<Projection>>) -> Result<Vec<Projection>, S
         return Err(wrong("grasp.projections", "names a projection twice"));
     }
     Ok(projections)
+}
+
+fn check_recovery(body: &RecoveryBody, grasp: &Grasp) -> Result<Recovery, SpecError> {
+    let recovery = recovery::check(body)?;
+    if grasp.method == Method::Remove && recovery.target == RecoveryTarget::RedundantLayers {
+        let message = "the redundant layers are gone with method 'remove': set it to all_layers";
+        return Err(wrong("recovery.target", message));
+    }
+    Ok(recovery)
 }
 
 fn check_evaluation(body: EvaluationBody) -> Result<Evaluation, SpecError> {

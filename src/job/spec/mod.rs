@@ -32,6 +32,8 @@ pub struct JobSpec {
     pub calibration: Calibration,
     /// The method.
     pub grasp: Grasp,
+    /// Training of what was kept, if any.
+    pub recovery: Option<Recovery>,
     /// What to score, if anything.
     pub evaluation: Option<Evaluation>,
     /// What is written.
@@ -159,6 +161,12 @@ macro_rules! words {
         }
     };
 }
+
+mod recovery;
+
+pub use recovery::{
+    LearningRateSchedule, Recovery, RecoveryBody, RecoveryMethod, RecoveryTarget, Template, TrainingData,
+};
 
 words! {
     /// Which windows of the text are calibrated on.

@@ -1,4 +1,4 @@
-use candle_core::{CpuStorage, Error, InplaceOp2, Layout, Result, Tensor};
+use candle_core::{CpuStorage, Error, InplaceOp2, InplaceOp3, Layout, Result, Tensor};
 use rayon::prelude::*;
 
 use super::{TASK, vectorised};
@@ -8,40 +8,76 @@ pub fn accumulate(sum: Tensor, addend: &Tensor) -> Result<Tensor> {
     if !sum.device().is_cpu() {
         return sum + addend;
     }
-    sum.inplace_op2(addend, &Add)?;
+    update(&sum, addend, |sum, x| sum + x)?;
     Ok(sum)
 }
 
-struct Add;
+/// x = `f(x, a)` for every number of `x` on the CPU, in its memory: whoever holds the tensor sees the change.
+pub(super) fn update(x: &Tensor, a: &Tensor, f: impl Fn(f32, f32) -> f32 + Sync) -> Result<()> {
+    x.inplace_op2(a, &Update(f))
+}
 
-impl InplaceOp2 for Add {
+/// As [`update`], x = `f(x, a, b)`.
+pub(super) fn update3(x: &Tensor, a: &Tensor, b: &Tensor, f: impl Fn(f32, f32, f32) -> f32 + Sync) -> Result<()> {
+    x.inplace_op3(a, b, &Update(f))
+}
+
+struct Update<F>(F);
+
+impl<F: Fn(f32, f32) -> f32 + Sync> InplaceOp2 for Update<F> {
     fn name(&self) -> &'static str {
-        "accumulate"
+        "update"
+    }
+
+    fn cpu_fwd(&self, x: &mut CpuStorage, x_layout: &Layout, a: &CpuStorage, a_layout: &Layout) -> Result<()> {
+        let (x, a) = (numbers_mut(x, x_layout)?, numbers(a, a_layout)?);
+        x.par_chunks_mut(TASK).zip(a.par_chunks(TASK)).for_each(|(x, a)| {
+            vectorised(
+                #[inline(always)]
+                || x.iter_mut().zip(a).for_each(|(x, a)| *x = (self.0)(*x, *a)),
+            );
+        });
+        Ok(())
+    }
+}
+
+impl<F: Fn(f32, f32, f32) -> f32 + Sync> InplaceOp3 for Update<F> {
+    fn name(&self) -> &'static str {
+        "update"
     }
 
     fn cpu_fwd(
         &self,
-        sum: &mut CpuStorage,
-        sum_layout: &Layout,
-        addend: &CpuStorage,
-        addend_layout: &Layout,
+        x: &mut CpuStorage,
+        x_layout: &Layout,
+        a: &CpuStorage,
+        a_layout: &Layout,
+        b: &CpuStorage,
+        b_layout: &Layout,
     ) -> Result<()> {
-        let (CpuStorage::F32(sum), CpuStorage::F32(addend)) = (sum, addend) else {
-            return Err(Error::Msg("f32 tensors are needed".to_owned()));
-        };
-        let (Some((start, end)), Some((from, to))) =
-            (sum_layout.contiguous_offsets(), addend_layout.contiguous_offsets())
-        else {
-            return Err(Error::Msg("contiguous tensors are needed".to_owned()));
-        };
-        let pieces = sum[start..end].par_chunks_mut(TASK).zip(addend[from..to].par_chunks(TASK));
-        pieces.for_each(|(sum, addend)| {
+        let (x, a, b) = (numbers_mut(x, x_layout)?, numbers(a, a_layout)?, numbers(b, b_layout)?);
+        let pieces = x.par_chunks_mut(TASK).zip(a.par_chunks(TASK)).zip(b.par_chunks(TASK));
+        pieces.for_each(|((x, a), b)| {
             vectorised(
                 #[inline(always)]
-                || sum.iter_mut().zip(addend).for_each(|(sum, x)| *sum += x),
+                || x.iter_mut().zip(a).zip(b).for_each(|((x, a), b)| *x = (self.0)(*x, *a, *b)),
             );
         });
         Ok(())
+    }
+}
+
+fn numbers<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    match (storage, layout.contiguous_offsets()) {
+        (CpuStorage::F32(all), Some((start, end))) => Ok(&all[start..end]),
+        _ => Err(Error::Msg("contiguous f32 tensors are needed".to_owned())),
+    }
+}
+
+fn numbers_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [f32]> {
+    match (storage, layout.contiguous_offsets()) {
+        (CpuStorage::F32(all), Some((start, end))) => Ok(&mut all[start..end]),
+        _ => Err(Error::Msg("contiguous f32 tensors are needed".to_owned())),
     }
 }
 

@@ -5,9 +5,11 @@
 //! are taken in f32 lanes and are short (a hidden state, a vocabulary); sums over tokens are taken in f64.
 
 mod accumulate;
+mod adamw;
 mod attention;
 mod cosine;
 mod cross_entropy;
+mod dropout;
 mod norm;
 mod rotate;
 mod swiglu;
@@ -15,11 +17,13 @@ mod swiglu;
 use std::ops::{Deref, Range};
 
 pub use accumulate::accumulate;
+pub use adamw::{AdamW, Moments, squared_norm};
 pub(super) use attention::{AttentionShape, attend, attend_backward};
 use candle_core::{CpuStorage, Result, Storage, Tensor, bail};
 pub use cosine::cosine_similarities;
 pub(super) use cross_entropy::{cross_entropy, cross_entropy_backward};
-pub(super) use norm::{rms_norm, rms_norm_backward};
+pub(super) use dropout::dropout;
+pub(super) use norm::{rms_norm, rms_norm_backward, rms_norm_weight_gradient};
 pub(super) use rotate::rotate;
 pub(super) use swiglu::{swiglu, swiglu_backward};
 

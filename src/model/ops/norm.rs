@@ -82,6 +82,35 @@ fn composed_backward(x: &Tensor, w: &Tensor, eps: f64, gy: &Tensor) -> Result<Te
     h.broadcast_mul(&r)? - x.broadcast_mul(&along)?
 }
 
+/// ∂L/∂w [d] = Σ gy · x r over the rows.
+pub(in crate::model) fn rms_norm_weight_gradient(x: &Tensor, width: usize, eps: f64, gy: &Tensor) -> Result<Tensor> {
+    if !x.device().is_cpu() {
+        // [.., d] -> [rows, d]
+        let rows = |x: &Tensor| x.reshape(((), width));
+        return (composed(&rows(x)?, eps)? * rows(gy)?)?.sum(0);
+    }
+    let (x_guard, g_guard) = (numbers(x)?, numbers(gy)?);
+    let rows = rows_per_task(width) * width;
+    let tasks = x_guard.get()?.par_chunks(rows).zip(g_guard.get()?.par_chunks(rows)).map(|(x, gy)| {
+        let mut sum = vec![0.0_f32; width];
+        vectorised(
+            #[inline(always)]
+            || {
+                for (x, gy) in x.chunks_exact(width).zip(gy.chunks_exact(width)) {
+                    let r = inverse_root(x, eps);
+                    for ((sum, x), gy) in sum.iter_mut().zip(x).zip(gy) {
+                        *sum += gy * x * r;
+                    }
+                }
+            },
+        );
+        sum
+    });
+    let sums: Vec<Vec<f32>> = tasks.collect();
+    let total = (0..width).map(|i| sums.iter().map(|sum| f64::from(sum[i])).sum::<f64>() as f32);
+    Tensor::from_vec(total.collect(), width, x.device())
+}
+
 #[cfg(test)]
 mod tests {
     use super::{super::testing::*, *};
@@ -89,12 +118,14 @@ mod tests {
     #[test]
     fn forward_and_backward_agree_with_candle() {
         let (x, w, gy) = (random(1, &[5, 40]), random(2, &[40]), random(3, &[5, 40]));
-        let variable = variable(&x);
-        let y = composed(variable.as_tensor(), 1e-5).unwrap().broadcast_mul(&w).unwrap();
+        let (variable, w_variable) = (variable(&x), variable(&w));
+        let y = composed(variable.as_tensor(), 1e-5).unwrap().broadcast_mul(w_variable.as_tensor()).unwrap();
         assert!(distance(&y, &rms_norm(&x, &w, 1e-5).unwrap()) < 1e-6);
         let gradients = (y * &gy).unwrap().sum_all().unwrap().backward().unwrap();
         let expected = gradients.get(variable.as_tensor()).unwrap();
         assert!(distance(expected, &rms_norm_backward(&x, &w, 1e-5, &gy).unwrap()) < 1e-5);
         assert!(distance(expected, &composed_backward(&x, &w, 1e-5, &gy).unwrap()) < 1e-5);
+        let expected = gradients.get(w_variable.as_tensor()).unwrap();
+        assert!(distance(expected, &rms_norm_weight_gradient(&x, 40, 1e-5, &gy).unwrap()) < 1e-5);
     }
 }

@@ -95,7 +95,7 @@ mod tests {
     fn changes(removed: Vec<usize>, factored: &[&str]) -> Changes {
         let factors = Arc::new(FactorNumbers { rank: 2, input: vec![0.0; 4], output: vec![0.0; 4] });
         let factors = factored.iter().map(|name| ((*name).to_owned(), Arc::clone(&factors)));
-        Changes { factors: factors.collect::<BTreeMap<_, _>>(), removed, tied: true }
+        Changes { factors: factors.collect::<BTreeMap<_, _>>(), removed, trained: BTreeMap::new(), tied: true }
     }
 
     #[test]

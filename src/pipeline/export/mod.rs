@@ -41,6 +41,8 @@ pub(super) struct Changes {
     pub(super) factors: BTreeMap<String, Arc<FactorNumbers>>,
     /// Layers that are deleted, ascending.
     pub(super) removed: Vec<usize>,
+    /// Numbers that training changed of tensors that are no factors, by their name in the source.
+    pub(super) trained: BTreeMap<String, Arc<Vec<f32>>>,
     /// Whether the head is the embedding, so that a copy of it in the source is dropped.
     pub(super) tied: bool,
 }
@@ -161,6 +163,11 @@ impl Checkpoint<'_> {
         let path = self.place.join(name);
         Ok(fs::write(&path, text).map_err(checkpoint::Error::io(&path))?)
     }
+}
+
+/// The type that a module's weight is written as, dense or factored.
+pub(super) fn written_dtype(module: &str, weights: &Weights, export: &Export) -> Option<Dtype> {
+    export.dtype.map(number_type).or_else(|| module_dtype(module, weights))
 }
 
 /// Type of the numbers of a module's weight, dense or factored.

@@ -3,7 +3,7 @@
 use candle_core::DType;
 use safetensors::Dtype;
 
-use super::{module_dtype, number_type};
+use super::written_dtype;
 use crate::{
     checkpoint::Weights,
     job::spec::{Export, ExportFormat, ExportType},
@@ -22,7 +22,7 @@ pub(in crate::pipeline) fn install_as_exported(
     export: &Export,
 ) -> Result<(), Error> {
     for matrix in matrices {
-        let dtype = export.dtype.map(number_type).or_else(|| module_dtype(&matrix.triplets.name, weights));
+        let dtype = written_dtype(&matrix.triplets.name, weights, export);
         match export.formats.contains(&ExportFormat::Factored) {
             true => install(decoder, matrix, dtype)?,
             false => install_product(decoder, matrix, dtype)?,

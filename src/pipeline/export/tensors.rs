@@ -23,7 +23,7 @@ pub(super) fn tensors<'a>(
     let mut written = BTreeSet::new();
     for (name, entry) in weights.iter() {
         match place(name, weights, changes, target) {
-            Some(Place::Copied(new)) => tensors.push(copied(name, new, entry, weights, target)),
+            Some(Place::Copied(new)) => tensors.push(copied((name, new), entry, weights, changes, target)),
             // A module that was factored before has two tensors but is written once.
             Some(Place::Module { module, new }) if written.insert(module) => {
                 tensors.extend(Module { name: module, new, entry, weights, changes, target }.tensors()?);
@@ -65,15 +65,22 @@ pub(super) fn place<'a>(name: &'a str, weights: &Weights, changes: &Changes, tar
     })
 }
 
-fn copied<'a>(name: &'a str, new: String, entry: &'a TensorEntry, weights: &'a Weights, target: Target) -> Pending<'a> {
+fn copied<'a>(
+    (name, new): (&'a str, String),
+    entry: &'a TensorEntry,
+    weights: &'a Weights,
+    changes: &'a Changes,
+    target: Target,
+) -> Pending<'a> {
     let dtype = target.dtype_of(entry.dtype);
     Pending {
         name: new,
         dtype,
         shape: entry.shape.clone(),
-        bytes: Box::new(move || match dtype == entry.dtype {
-            true => weights.bytes(name),
-            false => narrowed(name, &weights.numbers(name, &entry.shape)?, dtype),
+        bytes: Box::new(move || match changes.trained.get(name) {
+            Some(numbers) => narrowed(name, numbers, dtype),
+            None if dtype == entry.dtype => weights.bytes(name),
+            None => narrowed(name, &weights.numbers(name, &entry.shape)?, dtype),
         }),
     }
 }
@@ -203,7 +210,7 @@ mod tests {
     fn changes(removed: Vec<usize>) -> Changes {
         let factors = FactorNumbers { rank: 1, input: vec![1.0, 2.0], output: vec![3.0, 4.0] };
         let factors = BTreeMap::from([("model.layers.3.self_attn.q_proj".to_owned(), Arc::new(factors))]);
-        Changes { factors, removed, tied: true }
+        Changes { factors, removed, trained: BTreeMap::new(), tied: true }
     }
 
     #[test]

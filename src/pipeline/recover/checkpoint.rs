@@ -1,0 +1,104 @@
+//! A training on disk: parameters, optimiser state, the best parameters so far, and the course of it.
+
+use std::{fs, path::Path};
+
+use candle_core::Tensor;
+use safetensors::Dtype;
+use serde::{Deserialize, Serialize};
+
+use super::trainer::Trainer;
+use crate::{
+    checkpoint::{self, Pending, Weights, narrow, write_safetensors},
+    job::{TrainingPoint, ValidationPoint},
+    pipeline::{
+        Error,
+        state::{State, read_json, write_json},
+    },
+};
+
+const COURSE: &str = "course.json";
+
+/// How a training went so far.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Course {
+    /// One point a step: as many as there were steps.
+    pub(super) curve: Vec<TrainingPoint>,
+    pub(super) validation: Vec<ValidationPoint>,
+    /// Tokens that went through the model in training steps, padding not counted.
+    pub(super) tokens: u64,
+    /// Seconds of training steps.
+    pub(super) seconds: f64,
+}
+
+impl Course {
+    /// The validation with the lowest loss.
+    pub(super) fn best(&self) -> Option<&ValidationPoint> {
+        self.validation.iter().min_by(|a, b| a.loss.total_cmp(&b.loss))
+    }
+}
+
+/// What is stored of a parameter, by the first part of its name.
+const PARTS: [&str; 4] = ["parameter", "first", "second", "best"];
+
+/// Puts the training on disk, and only then forgets what was there before.
+pub(super) fn save(trainer: &Trainer<'_>, course: &Course, state: &mut State) -> Result<(), Error> {
+    let name = format!("recovery-{:07}-{}", course.curve.len(), course.validation.len());
+    if state.finished.recovery.as_ref() == Some(&name) {
+        return Ok(());
+    }
+    state.write_folder(&name, |folder| {
+        write_safetensors(folder, tensors(trainer), u64::MAX, || Ok(()))?;
+        write_json(&folder.join(COURSE), course)
+    })?;
+    let before = state.finished.recovery.replace(name);
+    state.save()?;
+    if let Some(before) = before {
+        let path = state.path(&before);
+        fs::remove_dir_all(&path).map_err(checkpoint::Error::io(&path))?;
+    }
+    Ok(())
+}
+
+fn tensors<'a>(trainer: &'a Trainer<'_>) -> Vec<Pending<'a>> {
+    let mut pending = Vec::new();
+    for trained in &trainer.parameters {
+        let tensors =
+            [Some(&trained.tensor), Some(&trained.moments.first), Some(&trained.moments.second), trained.best.as_ref()];
+        for (part, tensor) in PARTS.iter().zip(tensors) {
+            let Some(tensor) = tensor else { continue };
+            pending.push(Pending {
+                name: format!("{part}.{}", trained.name()),
+                dtype: Dtype::F32,
+                shape: tensor.dims().to_vec(),
+                bytes: Box::new(move || narrow(&tensor.flatten_all()?.to_vec1::<f32>()?, Dtype::F32)),
+            });
+        }
+    }
+    pending
+}
+
+/// Takes up a training where an earlier attempt left it; a new one where there is none.
+pub(super) fn restore(trainer: &mut Trainer<'_>, state: &State) -> Result<Course, Error> {
+    let Some(name) = &state.finished.recovery else { return Ok(Course::default()) };
+    let folder = state.path(name);
+    let course = read_json(&folder.join(COURSE))
+        .ok_or_else(|| checkpoint::Error::invalid(&folder, "holds no readable course of a training"))?;
+    fill(trainer, &folder)?;
+    Ok(course)
+}
+
+fn fill(trainer: &mut Trainer<'_>, folder: &Path) -> Result<(), Error> {
+    let weights = Weights::open(folder)?;
+    for trained in &mut trainer.parameters {
+        let name = trained.name();
+        let read = |part: &str, like: &Tensor| weights.tensor(&format!("{part}.{name}"), like.dims(), like.device());
+        let [parameter, first, second, best] = PARTS;
+        trained.tensor.slice_set(&read(parameter, &trained.tensor)?, 0, 0)?;
+        trained.moments.first.slice_set(&read(first, &trained.tensor)?, 0, 0)?;
+        trained.moments.second.slice_set(&read(second, &trained.tensor)?, 0, 0)?;
+        if weights.get(&format!("{best}.{name}")).is_some() {
+            trained.best = Some(read(best, &trained.tensor)?);
+        }
+    }
+    Ok(())
+}
