@@ -23,3 +23,10 @@ for name in ["one_shot", "iterative", "magnitude"]:
         assert same >= 0.99 * total, (name, same, total)
         line += f", {same} of {total} kept indices agree"
     print(line)
+
+best = json.load(open(folder / "best.json"))
+paper = json.load(open(folder / "one_shot.json"))
+after = {name: report["evaluation"]["perplexity"]["wikitext2"]["after"] for name, report in [("best", best), ("paper", paper)]}
+assert best["parameters"]["after"] <= paper["parameters"]["after"], (best["parameters"], paper["parameters"])
+assert after["best"] < after["paper"], after
+print(f"preset best at the same size: perplexity {after['best']:.3f}, paper {after['paper']:.3f}")

@@ -74,7 +74,9 @@ impl Arguments {
     /// The job of a setting, on the texts `file:bench` of the measurement.
     pub fn job(&self, model: &str, setting: &Setting) -> Value {
         let mut grasp = self.grasp.clone();
-        grasp["preset"] = json!("paper");
+        if grasp.get("preset").is_none() {
+            grasp["preset"] = json!("paper");
+        }
         grasp["layers"] = json!(setting.layers);
         grasp["schedule"] = json!(setting.schedule);
         let evaluation = json!({

@@ -25,8 +25,11 @@ pub struct Arguments {
     /// org/name, org/name@revision, or file:NAME under the models folder
     #[arg(long)]
     model: Option<String>,
-    /// How many layers (8), or which (21,22,23; a single one as 21,)
-    #[arg(long, value_name = "N|LIST")]
+    /// best or paper: what fills in the rest
+    #[arg(long)]
+    preset: Option<String>,
+    /// How many layers (8), which (21,22,23; a single one as 21,), or all
+    #[arg(long, value_name = "N|LIST|all")]
     layers: Option<String>,
     /// block_influence or angular
     #[arg(long, value_name = "METRIC")]
@@ -46,9 +49,15 @@ pub struct Arguments {
     /// one_shot or iterative
     #[arg(long)]
     schedule: Option<String>,
-    /// taylor, gradient or magnitude
+    /// energy, taylor, gradient, magnitude or fisher
     #[arg(long)]
     score: Option<String>,
+    /// two_sided, whitened or plain
+    #[arg(long)]
+    basis: Option<String>,
+    /// global or uniform
+    #[arg(long)]
+    allocation: Option<String>,
     /// both, left or right
     #[arg(long)]
     sigma_split: Option<String>,
@@ -121,8 +130,8 @@ pub enum ArgumentsError {
     /// No model is named.
     #[error("no model: give --model, or --spec with a model in it")]
     NoModel,
-    /// `--layers` is neither a number nor a list.
-    #[error("--layers: '{0}' is neither a number of layers such as 8 nor a list such as 21,22")]
+    /// `--layers` is no number, no list and not `all`.
+    #[error("--layers: '{0}' is none of a number of layers such as 8, a list such as 21,22, or all")]
     Layers(String),
     /// A field is wrong.
     #[error(transparent)]
@@ -175,6 +184,7 @@ impl Arguments {
             body,
             "grasp",
             [
+                ("preset", self.preset.as_ref().map(|preset| json!(preset))),
                 ("layers", self.layers.as_deref().map(layers).transpose()?),
                 ("layer_metric", self.layer_metric.as_ref().map(|metric| json!(metric))),
                 ("retain_ratio", retain_ratio),
@@ -183,6 +193,8 @@ impl Arguments {
                 ("method", self.method.as_ref().map(|method| json!(method))),
                 ("schedule", self.schedule.as_ref().map(|schedule| json!(schedule))),
                 ("score", self.score.as_ref().map(|score| json!(score))),
+                ("basis", self.basis.as_ref().map(|basis| json!(basis))),
+                ("allocation", self.allocation.as_ref().map(|allocation| json!(allocation))),
                 ("sigma_split", self.sigma_split.as_ref().map(|split| json!(split))),
             ],
         );
@@ -248,6 +260,9 @@ fn put_all<const N: usize>(body: &mut Map<String, Value>, section: &str, fields:
 }
 
 fn layers(text: &str) -> Result<Value, ArgumentsError> {
+    if text.trim() == "all" {
+        return Ok(json!("all"));
+    }
     let wrong = || ArgumentsError::Layers(text.to_owned());
     let inner = text.trim().trim_start_matches('[').trim_end_matches(']');
     if inner == text.trim() && !text.contains(',') {
@@ -315,6 +330,7 @@ mod tests {
         assert_eq!(layers("8"), Layers::Count(8));
         assert_eq!(layers("8,"), Layers::Explicit(vec![8]));
         assert_eq!(layers("[8, 9]"), Layers::Explicit(vec![8, 9]));
+        assert_eq!(layers("all"), Layers::All);
         assert!(matches!(job(&["--model", "file:m", "--layers", "many"]), Err(ArgumentsError::Layers(_))));
     }
 

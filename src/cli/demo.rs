@@ -58,7 +58,7 @@ pub fn job() -> Value {
     json!({
         "model": "file:tiny-llama",
         "calibration": {"dataset": "file:calibration", "selection": "first", "samples": 16, "sequence_length": 128},
-        "grasp": {"layers": 3, "retain_ratio": 0.3},
+        "grasp": {"preset": "best", "target_compression": 0.2},
         "evaluation": {"perplexity": ["file:evaluation"], "window": 256},
     })
 }
@@ -87,7 +87,7 @@ mod tests {
         write_samples(&models, &datasets).unwrap();
         assert!(models.join("tiny-llama/model.safetensors").exists());
         let spec = JobSpec::parse(&job()).unwrap();
-        let split = datasets.join("calibration").join(format!("{}.txt", spec.calibration.split));
+        let split = datasets.join("calibration").join(format!("{}.txt", spec.calibration.parts[0].split));
         assert!(split.exists(), "{}", split.display());
     }
 }

@@ -31,6 +31,15 @@ pub fn summary(report: &Report) -> String {
     let seconds: f64 = report.stages.iter().map(|stage| stage.seconds).sum();
     // Writing to a String cannot fail.
     let _ = writeln!(text, "\nlayers     {}", layers.join(", "));
+    let _ = writeln!(
+        text,
+        "removed    {:.1} % of all parameters, {:.1} % of the layers' linear ones",
+        100.0 * report.removed.all,
+        100.0 * report.removed.linear
+    );
+    if let Some(predicted) = report.predicted_loss_rise {
+        let _ = writeln!(text, "loss       {}", loss_rise(predicted, report));
+    }
     if let Some(recovery) = &report.recovery {
         let _ = writeln!(text, "recovery   {} steps, {:.0} tokens/s", recovery.steps, recovery.tokens_per_second);
     }
@@ -39,6 +48,15 @@ pub fn summary(report: &Report) -> String {
         let _ = writeln!(text, "note       {note}");
     }
     text
+}
+
+/// The rise of the loss as predicted, and as measured on every text.
+fn loss_rise(predicted: f64, report: &Report) -> String {
+    let scores = report.evaluation.iter().flat_map(|evaluation| &evaluation.perplexity);
+    let measured: Vec<String> = scores
+        .filter_map(|(name, score)| score.loss_rise.map(|rise| format!("{rise:+.3} measured on {name}")))
+        .collect();
+    [vec![format!("{predicted:+.3} nats a token predicted")], measured].concat().join(", ")
 }
 
 struct Row {

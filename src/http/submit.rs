@@ -36,7 +36,12 @@ fn wrong(field: &str, message: impl Into<String>) -> ApiError {
 fn uploaded(spec: &JobSpec) -> Vec<(String, DatasetId)> {
     let scored = spec.evaluation.iter().flat_map(|evaluation| evaluation.perplexity.iter().enumerate());
     let scored = scored.map(|(index, name)| (format!("evaluation.perplexity[{index}]"), name));
-    let all = std::iter::once(("calibration.dataset".to_owned(), &spec.calibration.dataset)).chain(scored);
+    let field = |index: usize| match spec.calibration.parts.len() {
+        1 => "calibration.dataset".to_owned(),
+        _ => format!("calibration.datasets[{index}].dataset"),
+    };
+    let read = spec.calibration.parts.iter().enumerate().map(|(index, part)| (field(index), &part.dataset));
+    let all = read.chain(scored);
     let own = |(field, name): (String, &DatasetName)| match name {
         DatasetName::Uploaded(id) => Some((field, *id)),
         _ => None,

@@ -25,7 +25,7 @@ pub use publication::{
 };
 pub use report::{
     ByteCounts, CheckpointReport, EvaluationReport, LayerReport, MatrixReport, ModelReport, ParameterCounts,
-    PerplexityReport, RecoveryReport, Report, StageSeconds, TrainingPoint, ValidationPoint,
+    PerplexityReport, RecoveryReport, RemovedShares, Report, StageSeconds, TrainingPoint, ValidationPoint,
 };
 pub use scope::Scope;
 pub use source::{DatasetName, ModelSource, UPLOADS};

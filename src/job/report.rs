@@ -22,6 +22,13 @@ pub struct Report {
     /// The checkpoints that were written.
     #[serde(default)]
     pub checkpoints: Vec<CheckpointReport>,
+    /// Share of parameters that went.
+    #[serde(default)]
+    pub removed: RemovedShares,
+    /// Rise of the loss per token, in nats, that the decompositions predict to second order; only in the two-sided basis,
+    /// which measures it. `evaluation.perplexity.*.loss_rise` is what came of it.
+    #[serde(default)]
+    pub predicted_loss_rise: Option<f64>,
     /// Layer choice.
     pub layers: LayerReport,
     /// One entry per matrix of the redundant layers, in model order.
@@ -83,6 +90,15 @@ pub struct ParameterCounts {
     pub after: u64,
 }
 
+/// Share of parameters that went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RemovedShares {
+    /// Of all parameters of the model, a tied head counted once: what `target_compression` means.
+    pub all: f64,
+    /// Of the linear parameters of the decoder layers, as the tables of papers count them.
+    pub linear: f64,
+}
+
 /// Bytes before and after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ByteCounts {
@@ -119,6 +135,9 @@ pub struct MatrixReport {
     pub parameters_before: u64,
     /// Numbers in what replaces it.
     pub parameters_after: u64,
+    /// This matrix's part of the report's `predicted_loss_rise`.
+    #[serde(default)]
+    pub predicted_loss_rise: Option<f64>,
 }
 
 /// Scores before and after.
@@ -139,6 +158,9 @@ pub struct PerplexityReport {
     /// Of the model after recovery, on the weights as exported; null without recovery.
     #[serde(default)]
     pub recovered: Option<f64>,
+    /// ln(after / before): the rise of the loss per token, in nats; null without a score before.
+    #[serde(default)]
+    pub loss_rise: Option<f64>,
     /// Tokens scored.
     pub tokens: u64,
     /// Tokens in a window.

@@ -4,6 +4,8 @@
 
 mod matmul;
 mod svd;
+mod weighted;
 
 pub use matmul::{Accumulate, MatMut, MatRef, matmul};
 pub use svd::{Svd, SvdError, thin_svd};
+pub use weighted::{Cholesky, weighted_svd};

@@ -48,12 +48,17 @@ pub fn thin_svd(matrix: &[f32], rows: usize, columns: usize) -> Result<Svd, SvdE
     if !matrix.iter().all(|x| x.is_finite()) {
         return Err(SvdError::NotFinite);
     }
+    svd_of(&Mat::from_fn(rows, columns, |i, j| f64::from(matrix[i * columns + j])), WELL_CONDITIONED)
+}
+
+/// As [`thin_svd`]; a matrix whose singular values all reach the share `well_conditioned` of the largest goes by way of the
+/// eigenvectors.
+pub(super) fn svd_of(matrix: &Mat<f64>, well_conditioned: f64) -> Result<Svd, SvdError> {
+    let (rows, columns) = (matrix.nrows(), matrix.ncols());
     // A wide matrix is decomposed as its transpose: tall is what the algorithms are made for.
     let tall = rows >= columns;
-    let (m, n) = if tall { (rows, columns) } else { (columns, rows) };
-    let at = |i: usize, j: usize| if tall { matrix[i * columns + j] } else { matrix[j * columns + i] };
-    let w = Mat::from_fn(m, n, |i, j| f64::from(at(i, j)));
-    let (left, sigma, right) = match by_product(&w)? {
+    let w = if tall { matrix.to_owned() } else { matrix.transpose().to_owned() };
+    let (left, sigma, right) = match by_product(&w, well_conditioned)? {
         Some(triplets) => triplets,
         None => directly(&w)?,
     };
@@ -65,7 +70,7 @@ pub fn thin_svd(matrix: &[f32], rows: usize, columns: usize) -> Result<Svd, SvdE
 type Triplets = (Vec<f64>, Vec<f64>, Vec<f64>);
 
 /// `WᵀW` = V diag(σ²) Vᵀ and U = W V / σ; `None` for a matrix that is not well-conditioned.
-fn by_product(w: &Mat<f64>) -> Result<Option<Triplets>, SvdError> {
+fn by_product(w: &Mat<f64>, well_conditioned: f64) -> Result<Option<Triplets>, SvdError> {
     let n = w.ncols();
     let mut product = Mat::zeros(n, n);
     triangular::matmul(
@@ -83,7 +88,7 @@ fn by_product(w: &Mat<f64>) -> Result<Option<Triplets>, SvdError> {
     drop(product);
     let squares = eigen.S().column_vector();
     let (least, most) = (squares[0], squares[n - 1]);
-    if least.is_nan() || least <= most * WELL_CONDITIONED * WELL_CONDITIONED {
+    if least.is_nan() || least < most * well_conditioned * well_conditioned {
         return Ok(None);
     }
     let v = eigen.U();
@@ -93,7 +98,11 @@ fn by_product(w: &Mat<f64>) -> Result<Option<Triplets>, SvdError> {
     let mut order: Vec<usize> = (0..n).collect();
     order.sort_by(|&a, &b| lengths[b].total_cmp(&lengths[a]));
     let sigma: Vec<f64> = order.iter().map(|&k| lengths[k]).collect();
-    let left = order.iter().zip(&sigma).flat_map(|(&k, sigma)| wv.col(k).iter().map(move |x| x / sigma)).collect();
+    let left = order
+        .iter()
+        .zip(&sigma)
+        .flat_map(|(&k, &sigma)| wv.col(k).iter().map(move |x| if sigma > 0.0 { x / sigma } else { 0.0 }))
+        .collect();
     let right = order.iter().flat_map(|&k| v.col(k).iter().copied()).collect();
     Ok(Some((left, sigma, right)))
 }
@@ -181,7 +190,7 @@ mod tests {
         for (m, n) in [(60, 24), (24, 24)] {
             let w = random(m, n);
             let w = Mat::from_fn(m, n, |i, j| f64::from(w[i * n + j]));
-            let (left, sigma, right) = by_product(&w).unwrap().expect("a well-conditioned matrix");
+            let (left, sigma, right) = by_product(&w, WELL_CONDITIONED).unwrap().expect("a well-conditioned matrix");
             let (direct_left, direct_sigma, direct_right) = directly(&w).unwrap();
             for k in 0..n {
                 assert!((sigma[k] / direct_sigma[k] - 1.0).abs() < 1e-12);
@@ -199,7 +208,7 @@ mod tests {
     fn a_matrix_of_low_rank_goes_the_direct_way_and_keeps_orthogonal_vectors() {
         let w = geometric(30);
         let matrix = Mat::from_fn(30, 30, |i, j| f64::from(w[i * 30 + j]));
-        assert!(by_product(&matrix).unwrap().is_none());
+        assert!(by_product(&matrix, WELL_CONDITIONED).unwrap().is_none());
         let svd = thin_svd(&w, 30, 30).unwrap();
         for i in 0..30 {
             for j in 0..30 {

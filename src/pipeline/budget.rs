@@ -2,7 +2,7 @@
 
 use super::Error;
 use crate::{
-    job::spec::{Grasp, LayerMetric, Layers, Method, Projection, Size},
+    job::spec::{Allocation, Grasp, LayerMetric, Layers, Method, Projection, Size},
     model::Config,
 };
 
@@ -16,6 +16,8 @@ pub(super) enum Keep {
     Ratio(f64),
     /// The shortest prefix of the sorted scores with this share of their sum.
     Threshold(f64),
+    /// So many numbers for all chosen matrices together.
+    Budget(u64),
 }
 
 /// How many layers are compressed, or which.
@@ -58,6 +60,11 @@ pub(super) struct Sizes<'a> {
 }
 
 impl Sizes<'_> {
+    /// Parameters of the chosen matrices of one layer.
+    fn chosen(&self) -> u64 {
+        self.projections.iter().map(|&projection| product(self.config.projection_shape(projection))).sum()
+    }
+
     /// Parameters that factors at `ratio` save in one layer.
     fn saved(&self, ratio: f64) -> u64 {
         let saved = |projection: &Projection| {
@@ -66,6 +73,10 @@ impl Sizes<'_> {
         };
         self.projections.iter().map(saved).sum()
     }
+}
+
+const fn product([out, input]: [usize; 2]) -> u64 {
+    (out * input) as u64
 }
 
 /// Resolves layers and size together, since `target_compression` decides both.
@@ -77,7 +88,13 @@ pub(super) fn resolve(grasp: &Grasp, sizes: &Sizes<'_>) -> Result<(LayerBudget, 
             "grasp.layers: all {all} layers would be removed; at least one must stay"
         )));
     }
+    let global = grasp.allocation == Allocation::Global && grasp.method == Method::Grasp;
     let keep = match grasp.size {
+        // As many numbers as a uniform allocation would leave.
+        Size::RetainRatio(ratio) if global => {
+            Keep::Budget(layers.count() as u64 * (sizes.chosen() - sizes.saved(ratio)))
+        }
+        Size::TargetCompression(share) if global => Keep::Budget(budget_for(share, layers.count(), sizes)?),
         Size::RetainRatio(ratio) => Keep::Ratio(ratio),
         Size::ImportanceThreshold(share) => Keep::Threshold(share),
         Size::TargetCompression(_) if grasp.method == Method::Remove => Keep::Ratio(USUAL_RETAIN_RATIO),
@@ -96,6 +113,7 @@ fn resolve_layers(grasp: &Grasp, sizes: &Sizes<'_>) -> Result<LayerBudget, Error
             ))),
             None => Ok(LayerBudget::Explicit(layers.clone())),
         },
+        (Layers::All, _) => Ok(LayerBudget::Explicit((0..all).collect())),
         (Layers::Count(count), _) if *count > all => {
             Err(Error::invalid_spec(format!("grasp.layers: {count} layers are asked for, the model has {all}")))
         }
@@ -112,6 +130,16 @@ fn resolve_layers(grasp: &Grasp, sizes: &Sizes<'_>) -> Result<LayerBudget, Error
         }
         (Layers::Automatic, _) => Ok(LayerBudget::Count((all / 4).max(1), grasp.layer_metric)),
     }
+}
+
+/// The numbers that `count` layers may keep for the share of the whole model to go.
+fn budget_for(share: f64, count: usize, sizes: &Sizes<'_>) -> Result<u64, Error> {
+    let wanted = (share * sizes.parameters as f64).ceil() as u64;
+    let most = count as u64 * sizes.saved(0.0);
+    if wanted > most {
+        return Err(unreachable_target(share, most, sizes));
+    }
+    Ok(count as u64 * sizes.chosen() - wanted)
 }
 
 /// The largest retain ratio at which `count` layers save the share of the whole model.
@@ -172,7 +200,7 @@ mod tests {
     #[test]
     fn a_target_is_met_and_not_overshot_by_more_than_a_rank() {
         for target in [0.05, 0.2, 0.5, 0.8] {
-            let (layers, keep) = resolve_for(&json!({"target_compression": target})).unwrap();
+            let (layers, keep) = resolve_for(&json!({"preset": "paper", "target_compression": target})).unwrap();
             let (LayerBudget::Count(count, _), Keep::Ratio(ratio)) = (layers, keep) else { panic!() };
             let config = config();
             let sizes = Sizes { config: &config, parameters: 1, layer: 1, projections: &Projection::ALL };
@@ -180,6 +208,18 @@ mod tests {
             let removed = |ratio| (count as u64 * sizes.saved(ratio)) as f64 / f64::from(total);
             assert!(removed(ratio) >= target && removed(ratio + 0.05) < target, "{target}: {}", removed(ratio));
         }
+    }
+
+    #[test]
+    fn a_global_budget_is_the_target_of_the_model_or_what_a_uniform_one_leaves() {
+        let all = 8 * (4 * 64 * 64 + 3 * 64 * 128);
+        let parameters = all + 8 * 128 + 6400 + 64;
+        let (layers, keep) = resolve_for(&json!({"target_compression": 0.25})).unwrap();
+        assert_eq!(layers, LayerBudget::Explicit((0..8).collect()));
+        assert_eq!(keep, Keep::Budget(all - (f64::from(parameters as u32) * 0.25).ceil() as u64));
+        let (_, keep) = resolve_for(&json!({"layers": [1, 2], "retain_ratio": 0.5})).unwrap();
+        // Rank 16 of the four square matrices, 21 of the three others.
+        assert_eq!(keep, Keep::Budget(2 * (4 * 16 * 128 + 3 * 21 * 192)));
     }
 
     #[test]

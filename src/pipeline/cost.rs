@@ -1,10 +1,11 @@
 //! What a finished job computed, in floating-point operations; a multiplication and an addition are two. Counted from
 //! shapes: what a kernel computes twice or in vain is not in it.
 
+use super::statistics::Needs;
 use crate::{
     job::{
         Report, Stage,
-        spec::{Method, Projection, Schedule, Score},
+        spec::{Method, Projection, Schedule},
     },
     model::{Batch, Config},
 };
@@ -27,7 +28,7 @@ pub fn cost(config: &Config, report: &Report) -> Vec<StageCost> {
     let tokens = windows.tokens() as u64;
     let layers = config.num_layers as f64;
     let mut costs = vec![StageCost { stage: Stage::Influence, flop: layers * forward(config, windows), tokens }];
-    if report.spec.grasp.method == Method::Grasp && report.spec.grasp.score != Score::Magnitude {
+    if report.spec.grasp.method == Method::Grasp && needs(report).anything() {
         costs.push(StageCost { stage: Stage::Gradients, flop: gradients(config, report, windows), tokens });
     }
     if let Some(evaluation) = &report.evaluation {
@@ -45,6 +46,15 @@ pub fn cost(config: &Config, report: &Report) -> Vec<StageCost> {
         costs.push(StageCost { stage: Stage::Evaluate, flop, tokens });
     }
     costs
+}
+
+const fn needs(report: &Report) -> Needs {
+    Needs::of(report.spec.grasp.basis, report.spec.grasp.score)
+}
+
+/// What is added up of a layer's projections.
+fn sums(config: &Config, report: &Report, projections: &[Projection], batch: Batch) -> f64 {
+    2.0 * needs(report).numbers(config, projections) as f64 * batch.tokens() as f64
 }
 
 /// One layer forward.
@@ -74,7 +84,7 @@ fn head(config: &Config, batch: Batch) -> f64 {
 }
 
 /// Forward with the head, the gradient of the logits back to the hidden states, and each layer back to the lowest
-/// chosen one: the product with the weights, attention's five products for two, and the chosen matrices' own gradients.
+/// chosen one: the product with the weights, attention's five products for two, and the sums of the chosen matrices.
 fn gradients(config: &Config, report: &Report, windows: Batch) -> f64 {
     let grasp = &report.spec.grasp;
     let layers = config.num_layers;
@@ -86,7 +96,7 @@ fn gradients(config: &Config, report: &Report, windows: Batch) -> f64 {
     let one = forward(config, windows);
     match grasp.schedule {
         Schedule::OneShot => {
-            let own = redundant.len() as f64 * linear(config, &grasp.projections, windows);
+            let own = redundant.len() as f64 * sums(config, report, &grasp.projections, windows);
             layers as f64 * one + 2.0 * head(config, windows) + back(lowest) + own
         }
         Schedule::Iterative => {
@@ -97,7 +107,7 @@ fn gradients(config: &Config, report: &Report, windows: Batch) -> f64 {
                 (layers - layer) as f64 * one
                     + 2.0 * head(config, windows)
                     + back(layer)
-                    + linear(config, block, windows)
+                    + sums(config, report, block, windows)
             };
             let all = redundant.iter().flat_map(|layer| passes.iter().map(move |block| pass(layer, block)));
             // The states in front of the layers are computed once.

@@ -1,16 +1,14 @@
-//! Stage 3: singular value decomposition, scores, selection, factors (section 3.2 of the paper).
+//! Stage 3: singular value decomposition, scores, factors (section 3.2 of the paper).
 //!
-//! W [out, in] = U diag(σ) Vᵀ, G = ∂L/∂W. Of the r = min(out, in) triplets the k best are kept.
+//! W [out, in] = U diag(σ) Vᵀ, G = ∂L/∂W; in the whitened bases the columns of U and V are orthogonal in
+//! the norms of A and C instead. Of the r = min(out, in) triplets the k best are kept, see [`super::select`].
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Error,
-    budget::{Keep, rank, stays_dense},
-};
+use super::{Error, budget::Keep};
 use crate::{
-    job::spec::{Score, SigmaSplit},
-    linalg::{Svd, thin_svd},
+    job::spec::{Basis, Score, SigmaSplit},
+    linalg::{Cholesky, Svd, SvdError, thin_svd, weighted_svd},
 };
 
 /// The settings of this stage.
@@ -18,6 +16,7 @@ use crate::{
 pub(super) struct Rule {
     pub(super) keep: Keep,
     pub(super) score: Score,
+    pub(super) basis: Basis,
     pub(super) split: SigmaSplit,
 }
 
@@ -38,6 +37,28 @@ pub(super) struct Triplets {
     pub(super) kept: Vec<usize>,
 }
 
+impl Triplets {
+    /// Numbers in the matrix.
+    pub(super) const fn numbers(&self) -> u64 {
+        (self.shape[0] * self.shape[1]) as u64
+    }
+
+    /// Numbers that one triplet costs.
+    pub(super) const fn cost(&self) -> u64 {
+        (self.shape[0] + self.shape[1]) as u64
+    }
+
+    /// ½ Σ σ² of the triplets that are not kept: in the two-sided basis the rise of the loss per token, to second order.
+    pub(super) fn half_energy_lost(&self) -> f64 {
+        if self.kept.is_empty() {
+            return 0.0;
+        }
+        let energy = |sigma: f64| sigma * sigma / 2.0;
+        let all: f64 = self.sigma.iter().map(|&sigma| energy(sigma)).sum();
+        (all - self.kept.iter().map(|&k| energy(self.sigma[k])).sum::<f64>()).max(0.0)
+    }
+}
+
 /// The two factors of a matrix, row-major.
 pub(super) struct FactorNumbers {
     /// k.
@@ -48,143 +69,153 @@ pub(super) struct FactorNumbers {
     pub(super) output: Vec<f32>,
 }
 
-/// Decomposes one matrix and keeps what matters. `gradient` is G, row-major [out, in].
-pub(super) fn factorize(
+/// What the passes over the calibration text say of a matrix; whatever the basis and the score need.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Evidence<'a> {
+    /// G, row-major [out, in].
+    pub(super) gradient: Option<&'a [f32]>,
+    /// Σ over the windows of (∂L/∂σ)² [r].
+    pub(super) squares: Option<&'a [f32]>,
+    /// Of A.
+    pub(super) output: Option<&'a Cholesky>,
+    /// Of C.
+    pub(super) input: Option<&'a Cholesky>,
+}
+
+/// Decomposes one matrix and scores its triplets; none is kept yet.
+pub(super) fn decompose(
     name: &str,
     shape: [usize; 2],
     weight: &[f32],
-    gradient: Option<&[f32]>,
-    rule: Rule,
-) -> Result<(Triplets, Option<FactorNumbers>), Error> {
+    evidence: Evidence<'_>,
+    score: Score,
+) -> Result<(Triplets, Svd), Error> {
     let [out, input] = shape;
-    let svd = thin_svd(weight, out, input).map_err(|error| Error::numerical(format!("{name}: {error}")))?;
-    let sigma_gradient = gradient.map(|gradient| svd.sigma_gradient(gradient));
-    let score = score(rule.score, &svd.sigma, sigma_gradient.as_deref())
+    let svd = match (evidence.output, evidence.input) {
+        (None, None) => thin_svd(weight, out, input),
+        (left, right) => weighted_svd(weight, out, input, left, right),
+    };
+    let svd = svd.map_err(|error| named(name, error))?;
+    let sigma_gradient = evidence.gradient.map(|gradient| svd.sigma_gradient(gradient));
+    let score = scores(score, &svd.sigma, sigma_gradient.as_deref(), evidence.squares)
         .ok_or_else(|| Error::internal(format!("{name}: no gradient")))?;
     if !score.iter().all(|score| score.is_finite()) {
         return Err(Error::numerical(format!("{name}: a triplet's score is not finite")));
     }
-    let order = descending(&score);
-    let k = match rule.keep {
-        Keep::Ratio(ratio) => rank(ratio, shape),
-        Keep::Threshold(share) => prefix(&score, &order, share),
-    }
-    .min(svd.len());
-    let dense = stays_dense(k, shape);
-    let mut kept = if dense { Vec::new() } else { order[..k].to_vec() };
-    kept.sort_unstable();
-    let factors = (!dense).then(|| factors(&svd, &kept, rule.split));
-    Ok((Triplets { name: name.to_owned(), shape, sigma: svd.sigma, sigma_gradient, score, kept }, factors))
+    let sigma = svd.sigma.clone();
+    Ok((Triplets { name: name.to_owned(), shape, sigma, sigma_gradient, score, kept: Vec::new() }, svd))
+}
+
+/// A decomposition that failed, with the matrix's name.
+pub(super) fn named(name: &str, error: SvdError) -> Error {
+    Error::numerical(format!("{name}: {error}"))
 }
 
 /// What each triplet is worth; `None` when the score needs gradients and there are none.
-fn score(score: Score, sigma: &[f64], gradient: Option<&[f64]>) -> Option<Vec<f64>> {
+fn scores(score: Score, sigma: &[f64], gradient: Option<&[f64]>, squares: Option<&[f32]>) -> Option<Vec<f64>> {
     match score {
         Score::Magnitude => Some(sigma.to_vec()),
+        Score::Energy => Some(sigma.iter().map(|s| s * s).collect()),
         Score::Gradient => gradient.map(|gradient| gradient.iter().map(|g| g.abs()).collect()),
         Score::Taylor => gradient.map(|gradient| sigma.iter().zip(gradient).map(|(s, g)| (s * g).abs()).collect()),
+        Score::Fisher => squares.map(|squares| sigma.iter().zip(squares).map(|(s, g)| s * s * f64::from(*g)).collect()),
     }
 }
 
-/// Whether a score is computed from gradients.
-pub(super) const fn needs_gradients(score: Score) -> bool {
-    match score {
-        Score::Taylor | Score::Gradient => true,
-        Score::Magnitude => false,
-    }
+/// Some of a matrix's triplets: which, ascending, and their vectors `u_k` [count, out] and `v_k` [count, in].
+pub(super) struct Vectors {
+    pub(super) indices: Vec<usize>,
+    pub(super) left: Vec<f32>,
+    pub(super) right: Vec<f32>,
 }
 
-/// Indices by score, best first; the larger singular value wins a tie.
-fn descending(score: &[f64]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..score.len()).collect();
-    order.sort_by(|&a, &b| score[b].total_cmp(&score[a]).then(a.cmp(&b)));
-    order
-}
-
-/// Length of the shortest prefix of `order` whose scores sum to at least `share` of all.
-fn prefix(score: &[f64], order: &[usize], share: f64) -> usize {
-    let wanted = share * score.iter().sum::<f64>();
-    let mut sum = 0.0;
-    let enough = order.iter().position(|&index| {
-        sum += score[index];
-        sum >= wanted
-    });
-    enough.map_or(order.len(), |last| last + 1)
-}
-
-fn factors(svd: &Svd, kept: &[usize], split: SigmaSplit) -> FactorNumbers {
-    let k = kept.len();
-    let mut input = Vec::with_capacity(k * svd.columns);
-    let mut output = vec![0.0; svd.rows * k];
-    for (column, &index) in kept.iter().enumerate() {
-        let sigma = svd.sigma[index];
-        let (left, right) = match split {
-            SigmaSplit::Both => (sigma.sqrt(), sigma.sqrt()),
-            SigmaSplit::Left => (sigma, 1.0),
-            SigmaSplit::Right => (1.0, sigma),
+impl Vectors {
+    /// Those of `indices`.
+    pub(super) fn of(svd: &Svd, indices: Vec<usize>) -> Self {
+        let gather = |vector: fn(&Svd, usize) -> &[f64]| {
+            indices.iter().flat_map(|&k| vector(svd, k).iter().map(|x| *x as f32)).collect()
         };
-        input.extend(svd.v(index).iter().map(|v| (right * v) as f32));
-        for (row, u) in svd.u(index).iter().enumerate() {
-            output[row * k + column] = (left * u) as f32;
-        }
+        Self { left: gather(Svd::u), right: gather(Svd::v), indices }
     }
-    FactorNumbers { rank: k, input, output }
+
+    /// The factors that the kept triplets make; `None` when there are none.
+    pub(super) fn factors(&self, triplets: &Triplets, split: SigmaSplit) -> Option<FactorNumbers> {
+        let ([out, columns], k) = (triplets.shape, triplets.kept.len());
+        let mut input = Vec::with_capacity(k * columns);
+        let mut output = vec![0.0; out * k];
+        for (column, &index) in triplets.kept.iter().enumerate() {
+            let at = self.indices.binary_search(&index).ok()?;
+            let sigma = triplets.sigma[index];
+            let (left, right) = match split {
+                SigmaSplit::Both => (sigma.sqrt(), sigma.sqrt()),
+                SigmaSplit::Left => (sigma, 1.0),
+                SigmaSplit::Right => (1.0, sigma),
+            };
+            let scaled = |scale: f64, x: &f32| (scale * f64::from(*x)) as f32;
+            input.extend(self.right[at * columns..(at + 1) * columns].iter().map(|v| scaled(right, v)));
+            for (row, u) in self.left[at * out..(at + 1) * out].iter().enumerate() {
+                output[row * k + column] = scaled(left, u);
+            }
+        }
+        (k > 0).then_some(FactorNumbers { rank: k, input, output })
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn rule(keep: Keep, split: SigmaSplit) -> Rule {
-        Rule { keep, score: Score::Magnitude, split }
-    }
+    use super::{super::select::select, *};
 
     /// A matrix with singular values 8, 4, 2, 1 on the diagonal.
     fn diagonal() -> Vec<f32> {
         (0..16).map(|at| if at % 5 == 0 { 8.0 / (1 << (at / 5)) as f32 } else { 0.0 }).collect()
     }
 
+    fn half(evidence: Evidence<'_>, score: Score) -> (Triplets, Svd) {
+        let (mut triplets, svd) = decompose("w", [4, 4], &diagonal(), evidence, score).unwrap();
+        select(Keep::Ratio(0.9), &mut [&mut triplets]);
+        (triplets, svd)
+    }
+
     #[test]
     fn every_split_multiplies_to_the_same_product() {
         for split in [SigmaSplit::Both, SigmaSplit::Left, SigmaSplit::Right] {
-            let (triplets, factors) = factorize("w", [4, 4], &diagonal(), None, rule(Keep::Ratio(1.0), split)).unwrap();
-            let factors = factors.unwrap();
-            assert_eq!(triplets.kept, [0, 1]);
-            let product = |row: usize, column: usize| -> f32 {
-                (0..2).map(|k| factors.output[row * 2 + k] * factors.input[k * 4 + column]).sum()
+            let (mut triplets, svd) = half(Evidence::default(), Score::Magnitude);
+            triplets.kept = vec![0, 1];
+            let factors = Vectors::of(&svd, vec![0, 1, 3]).factors(&triplets, split).unwrap();
+            let product = |i: usize, j: usize| -> f32 {
+                (0..2).map(|k| factors.output[i * 2 + k] * factors.input[k * 4 + j]).sum()
             };
-            assert!(
-                (product(0, 0) - 8.0).abs() < 1e-5 && (product(1, 1) - 4.0).abs() < 1e-5 && product(2, 2).abs() < 1e-5
-            );
+            assert!((product(0, 0) - 8.0).abs() < 1e-5 && (product(1, 1) - 4.0).abs() < 1e-5, "{split:?}");
+            assert!(product(2, 2).abs() < 1e-5 && product(0, 1).abs() < 1e-5);
         }
     }
 
     #[test]
-    fn a_threshold_that_needs_too_many_triplets_leaves_the_matrix_dense() {
-        let (triplets, factors) =
-            factorize("w", [4, 4], &diagonal(), None, rule(Keep::Threshold(0.99), SigmaSplit::Both)).unwrap();
-        assert!(factors.is_none() && triplets.kept.is_empty());
-    }
-
-    #[test]
-    fn taylor_weighs_the_gradient_by_sigma() {
-        // ∂L/∂σ picks the last triplet: G is large where σ is small.
+    fn each_score_weighs_the_triplets_in_its_own_way() {
+        // G is large where σ is small.
         let gradient: Vec<f32> = (0..16).map(|at| if at == 15 { 100.0 } else { 0.0 }).collect();
-        let rule = Rule { keep: Keep::Ratio(0.5), score: Score::Taylor, split: SigmaSplit::Both };
-        assert_eq!(factorize("w", [4, 4], &diagonal(), Some(&gradient), rule).unwrap().0.kept, [3]);
+        let evidence =
+            Evidence { gradient: Some(&gradient), squares: Some(&[0.0, 9.0, 1.0, 1.0]), ..Evidence::default() };
+        assert_eq!(half(evidence, Score::Taylor).0.kept, [3]);
+        assert_eq!(half(evidence, Score::Gradient).0.kept, [3]);
+        assert_eq!(half(evidence, Score::Fisher).0.kept, [1]);
+        assert_eq!(half(evidence, Score::Energy).0.kept, [0]);
+        assert!((half(evidence, Score::Energy).0.half_energy_lost() - 10.5).abs() < 1e-6, "½ (16 + 4 + 1)");
     }
 
-    proptest! {
-        #[test]
-        fn a_prefix_reaches_its_share_and_no_shorter_one_does(score in prop::collection::vec(0.0_f64..10.0, 1..40), share in 0.01_f64..1.0) {
-            let order = descending(&score);
-            let k = prefix(&score, &order, share);
-            let sum = |k: usize| order[..k].iter().map(|&index| score[index]).sum::<f64>();
-            let total = score.iter().sum::<f64>();
-            prop_assert!(sum(k) >= share * total * (1.0 - 1e-12));
-            prop_assert!(k == 0 || k == 1 || sum(k - 1) < share * total * (1.0 + 1e-12));
+    #[test]
+    fn the_taylor_score_takes_the_sigma_gradient_of_a_weighted_basis() {
+        // C makes the last input loud: in that basis its triplet comes first, and W still moves by u vᵀ with σ.
+        let mut c = vec![0.0; 16];
+        for (at, loudness) in [1.0, 1.0, 1.0, 400.0].into_iter().enumerate() {
+            c[at * 5] = loudness;
         }
+        let input = Cholesky::new(&c, 1.0, 1e-9).unwrap();
+        let gradient: Vec<f32> = (0..16).map(|at| if at % 5 == 0 { 1.0 } else { 0.0 }).collect();
+        let evidence = Evidence { gradient: Some(&gradient), input: Some(&input), ..Evidence::default() };
+        let (triplets, _) = decompose("w", [4, 4], &diagonal(), evidence, Score::Taylor).unwrap();
+        assert!((triplets.sigma[0] - 20.0).abs() < 1e-5, "{:?}", triplets.sigma);
+        // σ ∂L/∂σ is the matrix's own share of ⟨G, W⟩, in whatever basis.
+        assert!((triplets.score[0] - 1.0).abs() < 1e-5 && (triplets.score.iter().sum::<f64>() - 15.0).abs() < 1e-4);
     }
 }

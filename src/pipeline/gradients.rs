@@ -1,15 +1,19 @@
-//! Stage 2: G = ∂L/∂W of the chosen matrices, summed over the calibration windows; L is a window's mean loss.
+//! Stage 2: passes forward and backward over the calibration windows, and what is added up of them for the chosen
+//! matrices: G = ∂L/∂W with L a window's mean loss, and the other sums of [`super::statistics`].
 
 use std::collections::BTreeMap;
 
-use candle_core::{Result as DeviceResult, Tensor};
+use candle_core::Tensor;
 
-use super::Error;
+use super::{
+    Error,
+    statistics::{Frames, LayerSums, Needs, Sink},
+};
 use crate::{
     checkpoint,
     eval::Windows,
     job::spec::Projection,
-    model::{Batch, Block, Config, Decoder, GradientSink, Group, Residency, Saved, Start, States, Visitor, accumulate},
+    model::{Batch, Block, Config, Decoder, Group, Residency, Saved, Start, States, Visitor},
 };
 
 /// Bytes of activations that may be kept for the backward pass; beyond, a layer's are computed again.
@@ -17,12 +21,10 @@ pub(super) const ACTIVATIONS: usize = 768 << 20;
 /// Tokens of one forward and backward pass, where windows are shorter.
 const TOKENS_AT_ONCE: usize = 512;
 
-/// G [out, in] of a layer, by projection.
-pub(super) type Gradients = BTreeMap<Projection, Tensor>;
-/// Which gradients are wanted: projections by layer.
+/// Which matrices are summed for: projections by layer.
 pub(super) type Chosen = BTreeMap<usize, Vec<Projection>>;
-/// Takes a layer's gradients when they are complete.
-pub(super) type Collect<'a> = &'a mut dyn FnMut(usize, Gradients) -> Result<(), Error>;
+/// Takes a layer's sums when they are complete.
+pub(super) type Collect<'a> = &'a mut dyn FnMut(usize, LayerSums) -> Result<(), Error>;
 
 /// Tokens of a group of windows of `length` tokens.
 pub(super) const fn tokens_at_once(length: usize) -> usize {
@@ -34,21 +36,30 @@ pub(super) fn groups(windows: &Windows) -> Vec<Group<'_>> {
     Group::cut(&windows.windows, windows.length, TOKENS_AT_ONCE)
 }
 
+/// What is added up, and for which matrices.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub(super) chosen: &'a Chosen,
+    pub(super) needs: Needs,
+    /// The triplets, where the needs ask for their squared gradients.
+    pub(super) frames: Option<&'a Frames>,
+}
+
 /// One pass over the calibration windows.
 pub(super) struct Pass<'a> {
     pub(super) decoder: &'a Decoder,
     pub(super) groups: &'a [Group<'a>],
     /// Where the forward pass begins: not above the lowest chosen layer.
     pub(super) start: Start<'a>,
-    pub(super) chosen: &'a Chosen,
+    pub(super) wanted: Wanted<'a>,
     /// Gets (windows done, layer at work).
     pub(super) observe: &'a mut dyn FnMut(usize, usize) -> Result<(), Error>,
 }
 
-/// Sums the gradients of the chosen matrices over all windows, and hands them over layer by layer: all at the end for
+/// Adds up what is wanted of the chosen matrices over all windows, and hands it over layer by layer: all at the end for
 /// a resident decoder, each as soon as it is complete for a streamed one.
 pub(super) fn sum(pass: Pass<'_>, collect: Collect<'_>) -> Result<(), Error> {
-    let Some(&lowest) = pass.chosen.keys().next() else { return Ok(()) };
+    let Some(&lowest) = pass.wanted.chosen.keys().next() else { return Ok(()) };
     match pass.decoder.residency() {
         Residency::Resident => by_group(pass, lowest, collect),
         Residency::Streamed => by_layer(pass, lowest, collect),
@@ -57,8 +68,8 @@ pub(super) fn sum(pass: Pass<'_>, collect: Collect<'_>) -> Result<(), Error> {
 
 /// Every group forward and backward through all layers before the next.
 fn by_group(pass: Pass<'_>, lowest: usize, collect: Collect<'_>) -> Result<(), Error> {
-    let Pass { decoder, groups, start, chosen, observe } = pass;
-    let mut sums: BTreeMap<usize, Gradients> = BTreeMap::new();
+    let Pass { decoder, groups, start, wanted, observe } = pass;
+    let mut sums: BTreeMap<usize, LayerSums> = BTreeMap::new();
     let mut done = 0;
     for (index, group) in groups.iter().enumerate() {
         let hidden = decoder.enter(index, group, start, lowest)?;
@@ -69,41 +80,41 @@ fn by_group(pass: Pass<'_>, lowest: usize, collect: Collect<'_>) -> Result<(), E
         for layer in (lowest..decoder.num_layers()).rev() {
             let (block, saved) = (decoder.block(layer)?, tape.pop(layer)?);
             gradient =
-                backward(&block, &saved, &gradient, (decoder, group), (layer, chosen), sums.entry(layer).or_default())?;
+                backward(&block, &saved, &gradient, (decoder, group), (layer, wanted), sums.entry(layer).or_default())?;
             observe(done, layer)?;
         }
         done += group.windows.len();
         observe(done, lowest)?;
     }
-    for (layer, gradients) in sums {
-        hand_over(layer, gradients, chosen, collect)?;
+    for (layer, sums) in sums {
+        hand_over(layer, sums, wanted, collect)?;
     }
     Ok(())
 }
 
 /// All groups forward through the model, then all of them backward through each layer: every layer is read twice, and
-/// of one layer only the gradients are in memory. What waits between layers is on disk.
+/// of one layer only the sums are in memory. What waits between layers is on disk.
 fn by_layer(pass: Pass<'_>, lowest: usize, collect: Collect<'_>) -> Result<(), Error> {
-    let Pass { decoder, groups, start, chosen, observe } = pass;
+    let Pass { decoder, groups, start, wanted, observe } = pass;
     let layers = decoder.num_layers();
     let inputs = (lowest..layers).map(|_| decoder.states(groups)).collect::<Result<Vec<_>, _>>()?;
     let mut forward = Forward { decoder, groups, lowest, inputs, gradients: decoder.states(groups)?, observe };
     decoder.visit(groups, start, layers, &mut forward)?;
     let Forward { mut inputs, gradients: states, observe, .. } = forward;
     for layer in (lowest..layers).rev() {
-        let (block, mut sums, mut done) = (decoder.block(layer)?, Gradients::new(), 0);
+        let (block, mut sums, mut done) = (decoder.block(layer)?, LayerSums::default(), 0);
         let input = inputs.pop().ok_or_else(|| Error::internal("a layer's input is missing"))?;
         for (index, group) in groups.iter().enumerate() {
             let before = input.get(index, &decoder.device)?;
             let saved = block.forward_saving(&before, group.batch(), &decoder.rotary)?.1;
             let gradient = states.get(index, &decoder.device)?;
-            let gradient = backward(&block, &saved, &gradient, (decoder, group), (layer, chosen), &mut sums)?;
+            let gradient = backward(&block, &saved, &gradient, (decoder, group), (layer, wanted), &mut sums)?;
             states.put(index, &gradient)?;
             done += group.windows.len();
             observe(done, layer)?;
         }
         drop(block);
-        hand_over(layer, sums, chosen, collect)?;
+        hand_over(layer, sums, wanted, collect)?;
     }
     Ok(())
 }
@@ -137,30 +148,29 @@ fn loss_gradient(decoder: &Decoder, hidden: &Tensor, group: &Group<'_>) -> Resul
     losses.gradient.ok_or_else(|| Error::internal("the loss came without its gradient"))
 }
 
-/// ∂L/∂input of a layer; the gradients of its chosen matrices are added to `sums`.
+/// ∂L/∂input of a layer; what is wanted of its chosen matrices is added to `sums`.
 fn backward(
     block: &Block,
     saved: &Saved,
     gradient: &Tensor,
     (decoder, group): (&Decoder, &Group<'_>),
-    (layer, chosen): (usize, &Chosen),
-    sums: &mut Gradients,
+    (layer, wanted): (usize, Wanted<'_>),
+    sums: &mut LayerSums,
 ) -> Result<Tensor, Error> {
-    Ok(match chosen.get(&layer) {
+    Ok(match wanted.chosen.get(&layer) {
         Some(projections) => {
-            let mut sink = Sum { projections, sums };
+            let Wanted { needs, frames, .. } = wanted;
+            let mut sink = Sink { layer, projections, needs, frames, batch: group.batch(), sums };
             block.backward(saved, gradient, group.batch(), &decoder.rotary, &mut sink)?
         }
         None => block.backward(saved, gradient, group.batch(), &decoder.rotary, &mut ())?,
     })
 }
 
-fn hand_over(layer: usize, gradients: Gradients, chosen: &Chosen, collect: Collect<'_>) -> Result<(), Error> {
-    let Some(projections) = chosen.get(&layer) else { return Ok(()) };
-    for &projection in projections {
-        check(layer, projection, gradients.get(&projection))?;
-    }
-    collect(layer, gradients)
+fn hand_over(layer: usize, sums: LayerSums, wanted: Wanted<'_>, collect: Collect<'_>) -> Result<(), Error> {
+    let Some(projections) = wanted.chosen.get(&layer) else { return Ok(()) };
+    sums.check(layer, wanted.needs, projections)?;
+    collect(layer, sums)
 }
 
 /// What is kept of a layer for the backward pass.
@@ -216,45 +226,9 @@ impl Tape<'_> {
     }
 }
 
-/// Adds gyᵀ x to the sum of each wanted projection.
-struct Sum<'a> {
-    projections: &'a [Projection],
-    sums: &'a mut Gradients,
-}
-
-impl GradientSink for Sum<'_> {
-    fn accept(&mut self, projection: Projection, x: &Tensor, gy: &Tensor) -> DeviceResult<()> {
-        if !self.projections.contains(&projection) {
-            return Ok(());
-        }
-        // [out, tokens] · [tokens, in]
-        let product = gy.t()?.matmul(x)?;
-        let sum = match self.sums.remove(&projection) {
-            Some(sum) => accumulate(sum, &product)?,
-            None => product,
-        };
-        self.sums.insert(projection, sum);
-        Ok(())
-    }
-}
-
 /// Bytes that [`crate::model::Block::forward_saving`] keeps of a batch.
 pub(super) fn activation_bytes(config: &Config, batch: Batch) -> usize {
     let heads = config.num_heads + config.num_kv_heads;
     let per_token = 4 * config.hidden_size + 2 * heads * config.head_dim + 2 * config.intermediate_size;
     batch.tokens() * per_token * size_of::<f32>()
-}
-
-/// A gradient that is missing or not finite ends the job: it must never be taken for "unimportant".
-fn check(layer: usize, projection: Projection, gradient: Option<&Tensor>) -> Result<(), Error> {
-    let name = crate::model::module_name(layer, projection.path());
-    let Some(gradient) = gradient else {
-        return Err(Error::internal(format!("no gradient reached {name}")));
-    };
-    let norm: f32 =
-        gradient.sqr().and_then(|g| g.sum_all()).and_then(|g| g.to_scalar()).map_err(checkpoint::Error::from)?;
-    if norm.is_finite() {
-        return Ok(());
-    }
-    Err(Error::numerical(format!("the gradient of {name} is not finite")))
 }

@@ -1,7 +1,7 @@
 //! How much memory a job needs, counted before anything is allocated, and where its layers are for it: all in memory
 //! if they fit the limit, else in their files.
 
-use super::{Error, gradients};
+use super::{Error, gradients, statistics::Needs};
 use crate::{
     job::{
         Failure, FailureCode,
@@ -26,6 +26,8 @@ pub(super) struct Demand<'a> {
     pub(super) layers: usize,
     /// Which matrices of them.
     pub(super) projections: &'a [Projection],
+    /// What the passes add up for them.
+    pub(super) needs: Needs,
     /// Share of the matrices' numbers that stays.
     pub(super) kept: f64,
     /// Tokens of a calibration window.
@@ -108,7 +110,7 @@ impl Demand<'_> {
             }
             Residency::Streamed => (self.layer(), self.layers.min(1) as u64, one_layer),
         };
-        let training = kept + F32 * sums * self.chosen() + F32 * self.largest_chosen();
+        let training = kept + F32 * sums * self.sums() + F32 * self.largest_sum();
         let scoring = 2 * gradients::activation_bytes(self.config, batch(self.evaluation)) as u64;
         let logits = LOGITS.min(tokens.max(self.evaluation) * self.config.vocab_size) as u64;
         F32 * layer + training.max(scoring) + 2 * F32 * logits + 4 * states
@@ -135,19 +137,19 @@ impl Demand<'_> {
         5 * F32 * layers as u64 * trained + activations as u64 + 2 * F32 * LOGITS as u64
     }
 
-    /// The layer whose matrices are being decomposed, and their gradients.
+    /// The layer whose matrices are being decomposed, and their sums.
     fn in_hand(&self, residency: Residency) -> u64 {
         let layer = match residency {
             Residency::Resident => 0,
             Residency::Streamed => self.layer(),
         };
-        F32 * (layer + self.chosen())
+        F32 * (layer + self.sums())
     }
 
     /// The largest decomposition.
     fn decomposition(&self) -> u64 {
         let shapes = self.projections.iter().map(|&projection| self.config.projection_shape(projection));
-        if self.layers == 0 { 0 } else { shapes.map(decomposition_bytes).max().unwrap_or(0) }
+        if self.layers == 0 { 0 } else { shapes.map(|shape| decomposition_bytes(shape, self.needs)).max().unwrap_or(0) }
     }
 
     fn elements(&self, projection: Projection) -> u64 {
@@ -160,8 +162,14 @@ impl Demand<'_> {
         self.projections.iter().map(|&projection| self.elements(projection)).sum()
     }
 
-    fn largest_chosen(&self) -> u64 {
-        self.projections.iter().map(|&projection| self.elements(projection)).max().unwrap_or(0)
+    /// Numbers of what the passes add up for a layer.
+    fn sums(&self) -> u64 {
+        self.needs.numbers(self.config, self.projections)
+    }
+
+    /// Numbers of the largest sum.
+    fn largest_sum(&self) -> u64 {
+        self.projections.iter().map(|&projection| self.needs.numbers(self.config, &[projection])).max().unwrap_or(0)
     }
 
     /// Numbers of the matrices of a layer.
@@ -183,12 +191,14 @@ impl Demand<'_> {
     }
 }
 
-/// Bytes of one matrix's decomposition: W, U or W V and V in f64 with as much again for the eigenvectors' workspace,
-/// and W and G in f32.
-pub(super) const fn decomposition_bytes([out, input]: [usize; 2]) -> u64 {
+/// Bytes of one matrix's decomposition: W, U or W V and V in f64 with as much again for the eigenvectors' workspace, the
+/// factors of A and C with as much again, and W and G in f32.
+pub(super) const fn decomposition_bytes([out, input]: [usize; 2], needs: Needs) -> u64 {
     let square = if out < input { out * out } else { input * input };
     let (matrix, square) = ((out * input) as u64, square as u64);
-    F64 * (3 * matrix + 4 * square) + 2 * F32 * matrix
+    let left = if needs.output { 2 * (out * out) as u64 } else { 0 };
+    let right = if needs.input { 2 * (input * input) as u64 } else { 0 };
+    F64 * (3 * matrix + 4 * square + left + right) + 2 * F32 * matrix
 }
 
 /// Memory of this machine, or of the control group it is confined to, in bytes.
@@ -222,6 +232,7 @@ mod tests {
             parameters: 6_738_415_616,
             layers: 8,
             projections: &Projection::ALL,
+            needs: Needs { gradient: true, input: false, output: false, squares: false },
             kept: 0.1,
             calibration: 128,
             evaluation: 128,

@@ -1,6 +1,8 @@
 //! The method, stage by stage. Synchronous: cancellation and progress are values in [`Context`].
 
+mod account;
 mod budget;
+mod calibrate;
 mod compress;
 mod context;
 mod cost;
@@ -12,10 +14,13 @@ mod gradients;
 mod hidden;
 mod influence;
 mod memory;
+mod piece;
 mod plan;
 mod recover;
 mod report;
+mod select;
 mod state;
+mod statistics;
 
 use std::{fs, path::Path, sync::Arc};
 
@@ -38,10 +43,11 @@ use self::{
     recover::{RecoveryTask, recover},
     report::{Findings, report},
     state::{State, peak_rss_bytes, write_json},
+    statistics::Needs,
 };
 use crate::{
     checkpoint::{self, Snapshot, Weights},
-    eval::{self, Perplexity, Tokens, Windows},
+    eval::{Perplexity, Windows},
     job::{
         CheckpointReport, JobSpec, Progress, Report, Stage,
         spec::{Export, Method},
@@ -71,7 +77,8 @@ pub fn run(spec: &JobSpec, context: &Context<'_>) -> Result<Report, Error> {
     }
     let matrices = match spec.grasp.method {
         Method::Grasp => {
-            let rule = Rule { keep, score: spec.grasp.score, split: spec.grasp.sigma_split };
+            let grasp = &spec.grasp;
+            let rule = Rule { keep, score: grasp.score, basis: grasp.basis, split: grasp.sigma_split };
             let task = Task {
                 layers: &influence.redundant,
                 projections: &spec.grasp.projections,
@@ -162,8 +169,9 @@ impl Model {
             projections: &spec.grasp.projections,
             kept: match keep {
                 budget::Keep::Ratio(ratio) => ratio,
-                budget::Keep::Threshold(_) => 1.0,
+                budget::Keep::Threshold(_) | budget::Keep::Budget(_) => 1.0,
             },
+            needs: Needs::of(spec.grasp.basis, spec.grasp.score),
             calibration: windows.length,
             evaluation: texts.iter().map(|text| text.windows.length).max().unwrap_or(0),
             recovery: spec.recovery.as_ref(),
@@ -235,35 +243,8 @@ fn read_text(
     context: &Context<'_>,
     notes: &mut Vec<String>,
 ) -> Result<(Windows, Vec<Text>), Error> {
-    let calibration = &spec.calibration;
-    let total = calibration.samples as u64;
-    context.progress(Progress::new(Stage::Calibrate, 0, total))?;
-    let text = eval::load_text(
-        &calibration.dataset,
-        &calibration.split,
-        &context.settings.datasets_dir,
-        &context.settings.hub,
-    )?;
-    let tokens = Tokens::encode(&model.snapshot.folder, &text, model.config.vocab_size)?;
-    let windows = tokens.cut(calibration.samples, calibration.sequence_length, calibration.selection, calibration.seed);
-    if windows.windows.is_empty() {
-        let found = format!(
-            "{} ({}) has {} tokens: at least two are needed to calibrate",
-            calibration.dataset,
-            calibration.split,
-            tokens.len()
-        );
-        return Err(checkpoint::Error::InvalidDataset(found).into());
-    }
-    if windows.windows.len() < calibration.samples || windows.length < calibration.sequence_length {
-        notes.push(format!(
-            "calibrated on {} windows of {} tokens: the text has only {} tokens",
-            windows.windows.len(),
-            windows.length,
-            tokens.len()
-        ));
-    }
-    context.progress(Progress::new(Stage::Calibrate, total, total))?;
+    let folder = &model.snapshot.folder;
+    let windows = calibrate::read(&spec.calibration, folder, model.config.vocab_size, context, notes)?;
     let texts = match &spec.evaluation {
         Some(evaluation) => read_texts(evaluation, &model.config, &model.snapshot.folder, context, notes)?,
         None => Vec::new(),

@@ -64,16 +64,22 @@ fn plan_for(spec: &JobSpec, model: &Model) -> Result<Plan, Error> {
         Method::Remove => Vec::new(),
     };
     let before = model.parameters;
-    let removed = removed(spec, model, &matrices, count);
     let bytes = model.weights.file_bytes()?;
-    let after = before.saturating_sub(removed);
     let chosen: u64 = matrices.iter().map(|matrix| elements(matrix.shape)).sum::<u64>() * count as u64;
+    let removed = match (spec.grasp.method, keep) {
+        (Method::Grasp, Keep::Budget(budget)) => chosen.saturating_sub(budget),
+        _ => removed(spec, model, &matrices, count),
+    };
+    let after = before.saturating_sub(removed);
     let bytes_after = (bytes as f64 * after as f64 / before.max(1) as f64) as u64;
     let mut notes = vec!["memory, disk and seconds are estimates".to_owned()];
     if matches!(keep, Keep::Threshold(_)) {
         notes.push(
             "with importance_threshold the ranks follow from the scores: sizes after are not known yet".to_owned(),
         );
+    }
+    if matches!(keep, Keep::Budget(_)) {
+        notes.push("one budget for all matrices: their ranks follow from the scores".to_owned());
     }
     let known = !matches!(keep, Keep::Threshold(_)) || spec.grasp.method == Method::Remove;
     Ok(Plan {
@@ -100,7 +106,7 @@ fn matrices(spec: &JobSpec, model: &Model, keep: Keep) -> Vec<PlannedMatrix> {
         let shape = model.config.projection_shape(projection);
         let rank = match keep {
             Keep::Ratio(ratio) => Some(rank(ratio, shape)).filter(|&rank| !stays_dense(rank, shape)),
-            Keep::Threshold(_) => None,
+            Keep::Threshold(_) | Keep::Budget(_) => None,
         };
         PlannedMatrix { projection, shape, rank }
     };

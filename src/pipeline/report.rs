@@ -1,7 +1,7 @@
 //! What the job says of itself in the end.
 
 use super::{
-    Context, Error, Model, Scores,
+    Context, Error, Model, Scores, account,
     compress::Compressed,
     evaluate::{self, Text},
     influence::Influence,
@@ -9,11 +9,10 @@ use super::{
     state::State,
 };
 use crate::{
-    checkpoint,
     eval::Perplexity,
     job::{
-        ByteCounts, CheckpointReport, EvaluationReport, JobSpec, LayerReport, MatrixReport, ModelReport,
-        ParameterCounts, PerplexityReport, Report,
+        ByteCounts, CheckpointReport, EvaluationReport, JobSpec, LayerReport, ModelReport, ParameterCounts,
+        PerplexityReport, Report,
     },
     model::Residency,
 };
@@ -47,7 +46,10 @@ pub(super) fn report(
     if dense > 0 {
         notes.push(format!("{dense} matrices stay dense: their factors would hold more numbers"));
     }
+    let matrices = account::matrices(&matrices, model, spec);
     Ok(Report {
+        removed: account::removed(&matrices, &influence.redundant, parameters, model, spec),
+        predicted_loss_rise: account::predicted_loss_rise(&matrices),
         model: ModelReport {
             source: spec.model.to_string(),
             revision: model.snapshot.revision.clone(),
@@ -62,7 +64,7 @@ pub(super) fn report(
             angular_distance: influence.angular_distance,
             redundant: influence.redundant,
         },
-        matrices: matrices.iter().map(|matrix| matrix_report(matrix, model)).collect(),
+        matrices,
         recovery,
         evaluation: spec
             .evaluation
@@ -78,28 +80,13 @@ pub(super) fn report(
     })
 }
 
-fn matrix_report(matrix: &Compressed, model: &Model) -> MatrixReport {
-    let name = &matrix.triplets.name;
-    let [out, input] = matrix.triplets.shape;
-    let tensors = [format!("{name}.weight"), format!("{name}.InLinear.weight"), format!("{name}.OutLinear.weight")];
-    let before =
-        tensors.iter().filter_map(|tensor| model.weights.get(tensor)).map(checkpoint::TensorEntry::elements).sum();
-    let rank = matrix.factors.as_ref().map(|factors| factors.rank);
-    MatrixReport {
-        name: name.clone(),
-        shape: matrix.triplets.shape,
-        rank,
-        kept: matrix.triplets.kept.clone(),
-        parameters_before: before,
-        parameters_after: rank.map_or(before, |rank| (rank * (out + input)) as u64),
-    }
-}
-
 fn evaluation_report(texts: &[Text], before: &Scores, after: &Scores, recovered: Option<&Scores>) -> EvaluationReport {
     let row = |text: &Text| {
         let score = after.get(&text.name).copied().unwrap_or_default();
+        let dense = before.get(&text.name).map(Perplexity::value);
         let report = PerplexityReport {
-            before: before.get(&text.name).map(Perplexity::value),
+            before: dense,
+            loss_rise: dense.map(|dense| (score.value() / dense).ln()),
             after: score.value(),
             recovered: recovered.and_then(|scores| scores.get(&text.name)).map(Perplexity::value),
             tokens: score.tokens,

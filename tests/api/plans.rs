@@ -13,7 +13,7 @@ async fn plan(app: &TestApp, body: &Value) -> Value {
 #[tokio::test]
 async fn a_plan_tells_sizes_without_starting_anything() {
     let app = TestApp::new().await;
-    let body = json!({"model": "file:tiny-llama", "grasp": {"layers": [2, 5], "retain_ratio": 0.3}});
+    let body = json!({"model": "file:tiny-llama", "grasp": {"preset": "paper", "layers": [2, 5], "retain_ratio": 0.3}});
     let plan = plan(&app, &body).await;
     assert_eq!((&plan["object"], &plan["refusals"]), (&json!("plan"), &json!([])));
     assert_eq!((&plan["layers"], &plan["layer_count"]), (&json!([2, 5]), &json!(2)));
@@ -26,6 +26,16 @@ async fn a_plan_tells_sizes_without_starting_anything() {
     assert_eq!(plan["spec"]["calibration"]["samples"], 128);
     let list: Value = app.list_jobs("").await.json().await.unwrap();
     assert_eq!(list["data"], json!([]));
+}
+
+#[tokio::test]
+async fn one_budget_has_sizes_but_no_ranks_yet() {
+    let app = TestApp::new().await;
+    let plan = plan(&app, &json!({"model": "file:tiny-llama", "grasp": {"target_compression": 0.2}})).await;
+    let parameters = |side: &str| plan["parameters"][side].as_f64().unwrap();
+    assert!((1.0 - parameters("after") / parameters("before") - 0.2).abs() < 0.01, "{plan}");
+    assert_eq!(plan["matrices"][0]["rank"], json!(null));
+    assert!(plan["notes"].to_string().contains("follow from the scores"));
 }
 
 #[tokio::test]

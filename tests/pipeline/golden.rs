@@ -95,7 +95,7 @@ fn tokens_and_logits_are_those_of_transformers() {
 #[test]
 fn one_shot_keeps_what_torch_keeps() {
     let golden = golden();
-    let job = Job::new(&spec(&json!({"layers": 3, "retain_ratio": 0.3})));
+    let job = Job::new(&spec(&json!({"preset": "paper", "layers": 3, "retain_ratio": 0.3})));
     let report = job.run();
     for (found, expected) in report.layers.block_influence.iter().zip(golden["block_influence"].as_array().unwrap()) {
         assert!((found - expected.as_f64().unwrap()).abs() < 1e-4, "block influence {found}, torch {expected}");
@@ -132,7 +132,8 @@ fn triplets_are_those_of_torch(found: &Value) {
 #[test]
 fn the_iterative_schedule_keeps_what_torch_keeps() {
     let golden = golden();
-    let report = Job::new(&spec(&json!({"layers": 3, "retain_ratio": 0.3, "schedule": "iterative"}))).run();
+    let report =
+        Job::new(&spec(&json!({"preset": "paper", "layers": 3, "retain_ratio": 0.3, "schedule": "iterative"}))).run();
     let share = kept_share(&report, &golden["iterative"]["kept"]);
     assert!(share >= 0.99, "{share} of the kept indices agree");
     assert_close("iterative", scores(&report).1, &golden["perplexity"]["iterative"], 0.005);
@@ -141,7 +142,8 @@ fn the_iterative_schedule_keeps_what_torch_keeps() {
 #[test]
 fn magnitude_and_removal_score_as_in_torch() {
     let golden = golden();
-    let report = Job::new(&spec(&json!({"layers": 3, "retain_ratio": 0.3, "score": "magnitude"}))).run();
+    let report =
+        Job::new(&spec(&json!({"preset": "paper", "layers": 3, "retain_ratio": 0.3, "score": "magnitude"}))).run();
     assert_close("magnitude", scores(&report).1, &golden["perplexity"]["magnitude"], 0.005);
     let report = Job::new(&spec(&json!({"layers": 3, "method": "remove"}))).run();
     assert_close("removed", scores(&report).1, &golden["perplexity"]["layers_removed"], 0.005);

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests may fail the test")]
 
+mod basis;
 mod export;
 mod families;
 mod golden;

@@ -9,8 +9,8 @@ use utoipa::{
 };
 
 use super::{
-    Allocation, Basis, Evaluation, ExportBody, Grasp, JobSpec, LayerMetric, Layers, Method, Preset, Projection,
-    RecoveryBody, Schedule, Score, Selection, SigmaSplit, Size,
+    Allocation, Basis, CalibrationPart, Evaluation, ExportBody, Grasp, JobSpec, LayerMetric, Layers, Method, Preset,
+    Projection, RecoveryBody, Schedule, Score, Selection, SigmaSplit, Size,
 };
 
 /// A job, as the body of `POST /v1/jobs`. Every field but `model` has a default.
@@ -74,6 +74,9 @@ pub struct CalibrationBody {
     /// Default: wikitext2.
     #[schema(default = "wikitext2")]
     pub dataset: Option<String>,
+    /// Instead of `dataset`: several, and their shares of the windows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub datasets: Option<Vec<CalibrationPartBody>>,
     /// Which part of the data set. Default: train.
     #[schema(default = "train")]
     pub split: Option<String>,
@@ -90,34 +93,52 @@ pub struct CalibrationBody {
     pub seed: Option<u64>,
 }
 
+/// One of several calibration texts.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CalibrationPartBody {
+    /// As `calibration.dataset`.
+    pub dataset: String,
+    /// Which part of it. Default: `calibration.split`.
+    #[serde(default)]
+    pub split: Option<String>,
+    /// Its share of the windows, in proportion to the weights of all. Default: 1.
+    #[serde(default)]
+    #[schema(default = 1.0, exclusive_minimum = 0)]
+    pub weight: Option<f64>,
+}
+
 /// The method. At most one of `retain_ratio`, `importance_threshold` and `target_compression`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct GraspBody {
-    /// Fills in what the body leaves out. Default: paper.
+    /// Fills in what the body leaves out. Default: best.
     pub preset: Option<Preset>,
     /// Default: grasp.
     pub method: Option<Method>,
-    /// How many layers, or which. Default: a quarter of the model's, or as many as `target_compression` needs.
+    /// How many layers, which, or `"all"`. Default: all with a global allocation, else a quarter of the model's, or as many
+    /// as `target_compression` needs.
     pub layers: Option<LayersBody>,
     /// Default: `block_influence`.
     pub layer_metric: Option<LayerMetric>,
-    /// Share of each matrix's parameters kept, in (0, 1]. Default: 0.1, when no other control is given.
+    /// Share of each matrix's parameters kept, in (0, 1]; with a global allocation, of all chosen matrices together.
+    /// Default: 0.1, when no other control is given and the preset chooses no target.
     #[schema(exclusive_minimum = 0, maximum = 1)]
     pub retain_ratio: Option<f64>,
     /// Share of the sum of scores kept, in (0, 1].
     #[schema(exclusive_minimum = 0, maximum = 1)]
     pub importance_threshold: Option<f64>,
-    /// Share of all parameters of the model removed, in (0, 1).
+    /// Share of all parameters of the model removed, in (0, 1). Default: 0.2 with preset best, when neither layers nor
+    /// another control are given.
     #[schema(exclusive_minimum = 0, exclusive_maximum = 1)]
     pub target_compression: Option<f64>,
     /// Default: `one_shot`.
     pub schedule: Option<Schedule>,
-    /// Default: taylor.
+    /// Default: energy with preset best, taylor with preset paper or in the plain basis.
     pub score: Option<Score>,
-    /// Default: plain.
+    /// Default: `two_sided` with preset best, plain with preset paper or with a score other than energy.
     pub basis: Option<Basis>,
-    /// Default: uniform.
+    /// Default: global with preset best where it makes sense, else uniform.
     pub allocation: Option<Allocation>,
     /// Default: both.
     pub sigma_split: Option<SigmaSplit>,
@@ -142,14 +163,24 @@ pub struct EvaluationBody {
     pub compare_dense: Option<bool>,
 }
 
-/// A number of layers, or a list of layer indices.
+/// A number of layers, a list of layer indices, or `"all"`.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum LayersBody {
+    /// Every layer.
+    Word(LayersWord),
     /// The so many most redundant.
     Count(usize),
     /// These, from 0.
     Explicit(Vec<usize>),
+}
+
+/// The word that stands for layers.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LayersWord {
+    /// Every layer.
+    All,
 }
 
 impl<'de> Deserialize<'de> for LayersBody {
@@ -164,11 +195,18 @@ impl<'de> de::Visitor<'de> for LayersVisitor {
     type Value = LayersBody;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a number of layers such as 8, or a list of layer indices such as [21, 22]")
+        f.write_str("a number of layers such as 8, a list of layer indices such as [21, 22], or \"all\"")
     }
 
     fn visit_u64<E: de::Error>(self, count: u64) -> Result<LayersBody, E> {
         usize::try_from(count).map(LayersBody::Count).map_err(E::custom)
+    }
+
+    fn visit_str<E: de::Error>(self, word: &str) -> Result<LayersBody, E> {
+        match word {
+            "all" => Ok(LayersBody::Word(LayersWord::All)),
+            _ => Err(E::invalid_value(de::Unexpected::Str(word), &self)),
+        }
     }
 
     fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<LayersBody, A::Error> {
@@ -183,11 +221,16 @@ impl<'de> de::Visitor<'de> for LayersVisitor {
 impl From<&JobSpec> for JobBody {
     fn from(spec: &JobSpec) -> Self {
         let calibration = &spec.calibration;
+        let (dataset, split, datasets) = match calibration.parts.as_slice() {
+            [one] => (Some(one.dataset.to_string()), Some(one.split.clone()), None),
+            parts => (None, None, Some(parts.iter().map(CalibrationPartBody::from).collect())),
+        };
         Self {
             model: spec.model.to_string(),
             calibration: CalibrationBody {
-                dataset: Some(calibration.dataset.to_string()),
-                split: Some(calibration.split.clone()),
+                dataset,
+                datasets,
+                split,
                 samples: Some(calibration.samples),
                 sequence_length: Some(calibration.sequence_length),
                 selection: Some(calibration.selection),
@@ -200,6 +243,12 @@ impl From<&JobSpec> for JobBody {
             metadata: spec.metadata.clone(),
             webhook_url: spec.webhook_url.clone(),
         }
+    }
+}
+
+impl From<&CalibrationPart> for CalibrationPartBody {
+    fn from(part: &CalibrationPart) -> Self {
+        Self { dataset: part.dataset.to_string(), split: Some(part.split.clone()), weight: Some(part.weight) }
     }
 }
 
@@ -216,6 +265,7 @@ impl From<&Grasp> for GraspBody {
             method: Some(grasp.method),
             layers: match &grasp.layers {
                 Layers::Automatic => None,
+                Layers::All => Some(LayersBody::Word(LayersWord::All)),
                 Layers::Count(count) => Some(LayersBody::Count(*count)),
                 Layers::Explicit(indices) => Some(LayersBody::Explicit(indices.clone())),
             },

@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, fmt::Display, str::FromStr};
 use serde_json::Value;
 
 use super::{
-    Allocation, Basis, Calibration, CalibrationBody, Evaluation, EvaluationBody, Grasp, GraspBody, JobBody, JobSpec,
-    LayerMetric, Layers, LayersBody, Method, Preset, Projection, Recovery, RecoveryBody, RecoveryTarget, Schedule,
-    Score, Selection, SigmaSplit, Size, SpecError, export::check_export, recovery,
+    Calibration, CalibrationBody, CalibrationPart, Evaluation, EvaluationBody, Grasp, GraspBody, JobBody, JobSpec,
+    LayerMetric, Layers, LayersBody, Method, Projection, Recovery, RecoveryBody, RecoveryTarget, Selection, SigmaSplit,
+    Size, SpecError, body::LayersWord, export::check_export, preset, recovery,
 };
 
 const MOST_SAMPLES: usize = 65_536;
@@ -17,8 +17,6 @@ const MOST_DATASETS: usize = 16;
 /// Up to here every whole number has a float of its own.
 const LARGEST_WHOLE: f64 = 9_007_199_254_740_992.0;
 const LONGEST_URL: usize = 2_048;
-/// What the paper keeps of a redundant layer (section 4.1).
-const PAPER_RETAIN_RATIO: f64 = 0.1;
 
 pub(super) fn wrong(field: impl Into<String>, message: impl Into<String>) -> SpecError {
     SpecError { field: field.into(), message: message.into() }
@@ -68,7 +66,7 @@ pub(super) fn check(body: JobBody) -> Result<JobSpec, SpecError> {
     let grasp = check_grasp(body.grasp)?;
     Ok(JobSpec {
         model: parse("model", &body.model)?,
-        calibration: check_calibration(body.calibration)?,
+        calibration: check_calibration(&body.calibration)?,
         recovery: body.recovery.as_ref().map(|body| check_recovery(body, &grasp)).transpose()?,
         grasp,
         evaluation: body.evaluation.map(check_evaluation).transpose()?,
@@ -89,47 +87,82 @@ pub(super) fn within(field: &str, value: usize, least: usize, most: usize) -> Re
     Err(wrong(field, format!("{value} is out of range: from {least} to {most}")))
 }
 
-fn check_calibration(body: CalibrationBody) -> Result<Calibration, SpecError> {
-    let split = body.split.unwrap_or_else(|| "train".to_owned());
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    if split.is_empty() || split.len() > 64 || !split.chars().all(plain) {
-        return Err(wrong("calibration.split", "must be a word such as train, validation or test"));
+fn check_calibration(body: &CalibrationBody) -> Result<Calibration, SpecError> {
+    let parts = check_parts(body)?;
+    let samples = within("calibration.samples", body.samples.unwrap_or(128), 1, MOST_SAMPLES)?;
+    if samples < parts.len() {
+        return Err(wrong(
+            "calibration.samples",
+            format!("{samples} windows are too few for {} data sets", parts.len()),
+        ));
     }
     Ok(Calibration {
-        dataset: parse("calibration.dataset", body.dataset.as_deref().unwrap_or("wikitext2"))?,
-        split,
-        samples: within("calibration.samples", body.samples.unwrap_or(128), 1, MOST_SAMPLES)?,
+        parts,
+        samples,
         sequence_length: within("calibration.sequence_length", body.sequence_length.unwrap_or(512), 2, LONGEST_WINDOW)?,
         selection: body.selection.unwrap_or(Selection::Random),
         seed: body.seed.unwrap_or(42),
     })
 }
 
-fn check_grasp(body: GraspBody) -> Result<Grasp, SpecError> {
-    let method = body.method.unwrap_or(Method::Grasp);
-    let size = check_size(&body)?;
-    if method == Method::Remove && body.importance_threshold.is_some() {
-        return Err(wrong(
-            "grasp.importance_threshold",
-            "has no meaning with method 'remove', which keeps nothing of a layer",
-        ));
+fn check_parts(body: &CalibrationBody) -> Result<Vec<CalibrationPart>, SpecError> {
+    let split = check_split("calibration.split", body.split.as_deref().unwrap_or("train"))?;
+    let Some(datasets) = &body.datasets else {
+        let dataset = parse("calibration.dataset", body.dataset.as_deref().unwrap_or("wikitext2"))?;
+        return Ok(vec![CalibrationPart { dataset, split, weight: 1.0 }]);
+    };
+    if body.dataset.is_some() {
+        return Err(wrong("calibration.datasets", "cannot be combined with calibration.dataset: give one of them"));
     }
-    Ok(Grasp {
-        preset: body.preset.unwrap_or(Preset::Paper),
-        method,
-        layers: check_layers(body.layers)?,
-        layer_metric: body.layer_metric.unwrap_or(LayerMetric::BlockInfluence),
-        size,
-        schedule: body.schedule.unwrap_or(Schedule::OneShot),
-        score: body.score.unwrap_or(Score::Taylor),
-        basis: body.basis.unwrap_or(Basis::Plain),
-        allocation: body.allocation.unwrap_or(Allocation::Uniform),
-        sigma_split: body.sigma_split.unwrap_or(SigmaSplit::Both),
-        projections: check_projections(body.projections)?,
-    })
+    if datasets.is_empty() || datasets.len() > MOST_DATASETS {
+        return Err(wrong("calibration.datasets", format!("must name 1 to {MOST_DATASETS} data sets")));
+    }
+    let mut parts: Vec<CalibrationPart> = Vec::with_capacity(datasets.len());
+    for (index, part) in datasets.iter().enumerate() {
+        let field = |name: &str| format!("calibration.datasets[{index}].{name}");
+        let weight = part.weight.unwrap_or(1.0);
+        if !(weight > 0.0 && weight.is_finite()) {
+            return Err(wrong(field("weight"), format!("{weight} is out of range: it must be positive")));
+        }
+        let dataset = parse(&field("dataset"), &part.dataset)?;
+        let split = part.split.as_deref().map_or(Ok(split.clone()), |split| check_split(&field("split"), split))?;
+        if parts.iter().any(|other| (&other.dataset, &other.split) == (&dataset, &split)) {
+            return Err(wrong(field("dataset"), format!("names {dataset} ({split}) twice")));
+        }
+        parts.push(CalibrationPart { dataset, split, weight });
+    }
+    Ok(parts)
 }
 
-fn check_size(body: &GraspBody) -> Result<Size, SpecError> {
+fn check_split(field: &str, split: &str) -> Result<String, SpecError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    if split.is_empty() || split.len() > 64 || !split.chars().all(plain) {
+        return Err(wrong(field, "must be a word such as train, validation or test"));
+    }
+    Ok(split.to_owned())
+}
+
+fn check_grasp(body: GraspBody) -> Result<Grasp, SpecError> {
+    let size = check_size(&body)?;
+    let filled = preset::fill(&body, check_layers(body.layers.clone())?, size);
+    let grasp = Grasp {
+        preset: filled.preset,
+        method: filled.method,
+        layers: filled.layers,
+        layer_metric: body.layer_metric.unwrap_or(LayerMetric::BlockInfluence),
+        size: filled.size,
+        schedule: filled.schedule,
+        score: filled.score,
+        basis: filled.basis,
+        allocation: filled.allocation,
+        sigma_split: body.sigma_split.unwrap_or(SigmaSplit::Both),
+        projections: check_projections(body.projections)?,
+    };
+    preset::check_together(&grasp)?;
+    Ok(grasp)
+}
+
+fn check_size(body: &GraspBody) -> Result<Option<Size>, SpecError> {
     let controls = [
         ("grasp.retain_ratio", body.retain_ratio),
         ("grasp.importance_threshold", body.importance_threshold),
@@ -137,7 +170,7 @@ fn check_size(body: &GraspBody) -> Result<Size, SpecError> {
     ];
     let given: Vec<_> = controls.iter().filter_map(|(field, value)| value.map(|value| (*field, value))).collect();
     let (field, share) = match given.as_slice() {
-        [] => ("grasp.retain_ratio", PAPER_RETAIN_RATIO),
+        [] => return Ok(None),
         [one] => *one,
         [(first, _), (second, _), ..] => {
             return Err(wrong(
@@ -153,17 +186,20 @@ fn check_size(body: &GraspBody) -> Result<Size, SpecError> {
         let range = if open { "(0, 1)" } else { "(0, 1]" };
         return Err(wrong(field, format!("{share} is out of range: it must lie in {range}")));
     }
-    Ok(match field {
+    Ok(Some(match field {
         "grasp.retain_ratio" => Size::RetainRatio(share),
         "grasp.importance_threshold" => Size::ImportanceThreshold(share),
         _ => Size::TargetCompression(share),
-    })
+    }))
 }
 
-fn check_layers(body: Option<LayersBody>) -> Result<Layers, SpecError> {
+fn check_layers(body: Option<LayersBody>) -> Result<Option<Layers>, SpecError> {
     match body {
-        None => Ok(Layers::Automatic),
-        Some(LayersBody::Count(count)) => within("grasp.layers", count, 1, MOST_LAYERS).map(Layers::Count),
+        None => Ok(None),
+        Some(LayersBody::Word(LayersWord::All)) => Ok(Some(Layers::All)),
+        Some(LayersBody::Count(count)) => {
+            within("grasp.layers", count, 1, MOST_LAYERS).map(|count| Some(Layers::Count(count)))
+        }
         Some(LayersBody::Explicit(mut indices)) => {
             let given = indices.len();
             indices.sort_unstable();
@@ -180,7 +216,7 @@ fn check_layers(body: Option<LayersBody>) -> Result<Layers, SpecError> {
             if indices.iter().any(|&index| index >= MOST_LAYERS) {
                 return Err(wrong("grasp.layers", format!("layer indices end below {MOST_LAYERS}")));
             }
-            Ok(Layers::Explicit(indices))
+            Ok(Some(Layers::Explicit(indices)))
         }
     }
 }

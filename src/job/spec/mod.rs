@@ -3,10 +3,11 @@
 mod body;
 mod check;
 mod export;
+mod preset;
 
 use std::collections::BTreeMap;
 
-pub use body::{CalibrationBody, EvaluationBody, GraspBody, JobBody, LayersBody};
+pub use body::{CalibrationBody, CalibrationPartBody, EvaluationBody, GraspBody, JobBody, LayersBody};
 pub use export::{Export, ExportBody, ExportFormat, ExportType, ShardSizeBody};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -71,10 +72,8 @@ impl<'de> Deserialize<'de> for JobSpec {
 /// `samples` windows of `sequence_length` tokens of a text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Calibration {
-    /// Where the text comes from.
-    pub dataset: DatasetName,
-    /// Which part of it.
-    pub split: String,
+    /// Where the text comes from: one data set, or several and their shares of the windows.
+    pub parts: Vec<CalibrationPart>,
     /// Windows.
     pub samples: usize,
     /// Tokens in a window.
@@ -83,6 +82,17 @@ pub struct Calibration {
     pub selection: Selection,
     /// Seed of the random selection.
     pub seed: u64,
+}
+
+/// A data set of the calibration text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CalibrationPart {
+    /// Where the text comes from.
+    pub dataset: DatasetName,
+    /// Which part of it.
+    pub split: String,
+    /// Its share of the windows, in proportion to the weights of all.
+    pub weight: f64,
 }
 
 /// The settings of the compression (sections 3 and 4 of the paper).
@@ -130,6 +140,8 @@ pub struct Evaluation {
 pub enum Layers {
     /// graspd chooses how many: what `target_compression` needs, else a quarter of the layers.
     Automatic,
+    /// Every layer; which of them change, and how much, is left to the allocation.
+    All,
     /// The so many most redundant.
     Count(usize),
     /// These.
@@ -182,6 +194,8 @@ words! {
     Preset {
         /// As published: taylor scores, plain basis, uniform ranks, block influence, one shot.
         Paper,
+        /// What loses least at a given size: energy in the two-sided basis, one budget over all layers.
+        Best,
     }
 }
 words! {
@@ -220,6 +234,11 @@ words! {
         Gradient,
         /// σ: plain truncated SVD.
         Magnitude,
+        /// Σ over the windows of (σ · ∂L/∂σ)², the empirical Fisher information; gradients of opposite sign do not cancel.
+        Fisher,
+        /// σ²: what a triplet adds to the squared norm that the basis measures. In the two-sided basis ½ σ² is the rise
+        /// of the loss.
+        Energy,
     }
 }
 words! {
@@ -227,6 +246,11 @@ words! {
     Basis {
         /// The SVD of the weight matrix itself.
         Plain,
+        /// The SVD of `W C^½` with C = E[x xᵀ] of the matrix's inputs: least error of its outputs (SVD-LLM, ICLR 2025).
+        Whitened,
+        /// The SVD of `A^½ W C^½` with A = E[g gᵀ] of the gradients of its outputs too: least rise of the loss, to second
+        /// order and with the Fisher information taken as A ⊗ C (K-FAC, Martens and Grosse, 2015).
+        TwoSided,
     }
 }
 words! {
@@ -234,6 +258,9 @@ words! {
     Allocation {
         /// The same ratio everywhere.
         Uniform,
+        /// One budget for all chosen layers, spent on the triplets with the highest score per parameter; a matrix whose
+        /// factors would not be smaller stays dense.
+        Global,
     }
 }
 words! {
@@ -283,6 +310,16 @@ impl Projection {
             Self::GateProj => "mlp.gate_proj",
             Self::UpProj => "mlp.up_proj",
             Self::DownProj => "mlp.down_proj",
+        }
+    }
+
+    /// The first of the projections that read the same input: q, k and v share theirs, gate and up too.
+    #[must_use]
+    pub const fn input_group(self) -> Self {
+        match self {
+            Self::QProj | Self::KProj | Self::VProj => Self::QProj,
+            Self::GateProj | Self::UpProj => Self::GateProj,
+            Self::OProj | Self::DownProj => self,
         }
     }
 

@@ -12,14 +12,63 @@ fn field_at_fault(body: &Value) -> String {
 }
 
 #[test]
-fn the_smallest_body_gets_the_defaults_of_the_paper() {
+fn the_smallest_body_gets_what_loses_least() {
     let spec = parse(json!({"model": "org/name"})).unwrap();
-    assert_eq!(spec.grasp.size, Size::RetainRatio(0.1));
-    assert_eq!(spec.grasp.score, Score::Taylor);
-    assert_eq!(spec.grasp.schedule, Schedule::OneShot);
-    assert_eq!(spec.grasp.layers, Layers::Automatic);
+    assert_eq!(spec.grasp.size, Size::TargetCompression(0.2));
+    assert_eq!((spec.grasp.basis, spec.grasp.score), (Basis::TwoSided, Score::Energy));
+    assert_eq!((spec.grasp.allocation, spec.grasp.layers), (Allocation::Global, Layers::All));
     assert_eq!(spec.calibration.samples, 128);
     assert_eq!(spec.evaluation.unwrap().window, 2048);
+}
+
+#[test]
+fn the_paper_is_as_published() {
+    let spec = parse(json!({"model": "org/name", "grasp": {"preset": "paper"}})).unwrap();
+    assert_eq!(spec.grasp.size, Size::RetainRatio(0.1));
+    assert_eq!((spec.grasp.basis, spec.grasp.score), (Basis::Plain, Score::Taylor));
+    assert_eq!((spec.grasp.allocation, spec.grasp.layers), (Allocation::Uniform, Layers::Automatic));
+    assert_eq!(spec.grasp.schedule, Schedule::OneShot);
+}
+
+#[test]
+fn what_the_body_says_wins_and_the_rest_gives_way() {
+    let grasp = |grasp: Value| parse(json!({"model": "a/b", "grasp": grasp})).unwrap().grasp;
+    let magnitude = grasp(json!({"score": "magnitude"}));
+    assert_eq!((magnitude.basis, magnitude.allocation), (Basis::Plain, Allocation::Uniform));
+    assert_eq!((magnitude.layers, magnitude.size), (Layers::Automatic, Size::RetainRatio(0.1)));
+    let eight = grasp(json!({"layers": 8}));
+    assert_eq!((eight.allocation, eight.size), (Allocation::Global, Size::RetainRatio(0.1)));
+    assert_eq!(grasp(json!({"importance_threshold": 0.9})).allocation, Allocation::Uniform);
+    assert_eq!(grasp(json!({"schedule": "iterative"})).basis, Basis::TwoSided);
+    assert_eq!(grasp(json!({"basis": "whitened"})).score, Score::Energy);
+    assert_eq!(grasp(json!({"preset": "paper", "layers": "all"})).layers, Layers::All);
+}
+
+#[test]
+fn settings_without_sense_together_are_refused_by_the_field() {
+    for (grasp, field) in [
+        (json!({"score": "fisher", "basis": "whitened"}), "grasp.score"),
+        (json!({"allocation": "global", "score": "magnitude"}), "grasp.allocation"),
+        (json!({"allocation": "global", "score": "gradient"}), "grasp.allocation"),
+        (json!({"allocation": "global", "basis": "whitened"}), "grasp.allocation"),
+        (json!({"allocation": "global", "schedule": "iterative"}), "grasp.allocation"),
+        (json!({"allocation": "global", "importance_threshold": 0.9}), "grasp.importance_threshold"),
+        (json!({"method": "remove", "importance_threshold": 0.9}), "grasp.importance_threshold"),
+        (json!({"method": "remove", "layers": "all"}), "grasp.layers"),
+    ] {
+        assert_eq!(field_at_fault(&json!({"model": "a/b", "grasp": grasp})), field, "{grasp}");
+    }
+}
+
+#[test]
+fn a_mix_of_texts_reads_back_as_itself() {
+    let spec = parse(json!({"model": "a/b", "calibration": {"split": "validation", "datasets": [
+        {"dataset": "wikitext2", "weight": 0.5}, {"dataset": "c4", "split": "train", "weight": 0.5}]}}));
+    let spec = spec.unwrap();
+    let splits: Vec<&str> = spec.calibration.parts.iter().map(|part| part.split.as_str()).collect();
+    assert_eq!(splits, ["validation", "train"]);
+    let text = serde_json::to_string(&spec).unwrap();
+    assert_eq!(serde_json::from_str::<JobSpec>(&text).unwrap(), spec);
 }
 
 #[test]
@@ -56,6 +105,23 @@ fn every_wrong_field_is_named() {
         (json!({"model": model, "calibration": {"sequence_length": 1}}), "calibration.sequence_length"),
         (json!({"model": model, "calibration": {"dataset": "file:../x"}}), "calibration.dataset"),
         (json!({"model": model, "calibration": {"split": "a/b"}}), "calibration.split"),
+        (json!({"model": model, "calibration": {"datasets": []}}), "calibration.datasets"),
+        (
+            json!({"model": model, "calibration": {"dataset": "c4", "datasets": [{"dataset": "ptb"}]}}),
+            "calibration.datasets",
+        ),
+        (
+            json!({"model": model, "calibration": {"datasets": [{"dataset": "c4"}, {"dataset": "c4"}]}}),
+            "calibration.datasets[1].dataset",
+        ),
+        (
+            json!({"model": model, "calibration": {"datasets": [{"dataset": "c4", "weight": 0}]}}),
+            "calibration.datasets[0].weight",
+        ),
+        (
+            json!({"model": model, "calibration": {"samples": 1, "datasets": [{"dataset": "c4"}, {"dataset": "ptb"}]}}),
+            "calibration.samples",
+        ),
         (json!({"model": model, "evaluation": {"perplexity": ["wikitext2", "nope"]}}), "evaluation.perplexity[1]"),
         (json!({"model": model, "evaluation": {"window": 1}}), "evaluation.window"),
         (json!({"model": model, "export": {"formats": []}}), "export.formats"),
