@@ -1,5 +1,6 @@
 //! The only file that wires everything: a parsed command line comes in, an exit code goes out.
 
+mod assess;
 mod bench;
 mod demo;
 mod keys;
@@ -26,7 +27,7 @@ use crate::{
     cli::{self, Bar, FAILED, INTERRUPTED, NO_ANSWER, SUCCEEDED},
     config::{self, Cli, Command, ConfigError, Machine, MachineArgs, ServeArgs, Server},
     http::{self, client::ClientError},
-    job::{Progress, Stage},
+    job::{Progress, SpecError, Stage},
     model,
     queue::StoreError,
     telemetry::{self, TelemetryError},
@@ -48,6 +49,9 @@ pub enum AppError {
     /// The arguments of `compress`.
     #[error(transparent)]
     Arguments(#[from] cli::compress::ArgumentsError),
+    /// The arguments of `eval`.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
     /// A one-shot job.
     #[error(transparent)]
     OneShot(#[from] OneShotError),
@@ -113,6 +117,7 @@ fn dispatch(cli: Cli) -> Result<u8, AppError> {
             Ok(SUCCEEDED)
         }
         Command::Compress { machine, device, job } => compress_here(&machine, device, &job),
+        Command::Eval { machine, device, job } => eval_here(&machine, device, &job),
         Command::Healthcheck { listen } => healthcheck(listen.as_ref()),
         Command::Serve(args) => serve(&args),
         Command::Wait { id, server } => {
@@ -152,6 +157,19 @@ fn synthesize(shape: model::Shape, seed: u64, folder: &Path) -> Result<u8, AppEr
         Ok(())
     })?;
     bar.end();
+    Ok(SUCCEEDED)
+}
+
+fn eval_here(machine: &MachineArgs, device: String, job: &cli::eval::Arguments) -> Result<u8, AppError> {
+    let spec = job.job()?;
+    let settings = Machine::read(machine)?;
+    telemetry::install_log(&config::log_settings_of_a_tool(&machine.log)?)?;
+    let report = assess::assess(&spec, &settings.pipeline(device), job.work.as_deref(), signals::flag()?)?;
+    cli::print(&if job.json {
+        format!("{}\n", serde_json::to_string_pretty(&cli::eval::scores(&report))?)
+    } else {
+        cli::eval::scores_table(&report)
+    })?;
     Ok(SUCCEEDED)
 }
 

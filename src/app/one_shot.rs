@@ -77,9 +77,9 @@ pub fn compress(
     }
 }
 
-struct Drawn {
-    bar: Bar,
-    cancelled: Arc<AtomicBool>,
+pub(super) struct Drawn {
+    pub(super) bar: Bar,
+    pub(super) cancelled: Arc<AtomicBool>,
 }
 
 impl pipeline::Observer for Drawn {

@@ -84,10 +84,16 @@ pub struct Arguments {
     /// Data sets to score, comma-separated
     #[arg(long, value_name = "NAMES", value_delimiter = ',', conflicts_with = "no_evaluation")]
     perplexity: Vec<String>,
+    /// Multiple-choice tasks to score, comma-separated
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', conflicts_with = "no_evaluation")]
+    tasks: Vec<String>,
+    /// Solved examples before each document of a task
+    #[arg(long, value_name = "N", conflicts_with = "no_evaluation")]
+    num_fewshot: Option<u64>,
     /// Tokens in an evaluation window
     #[arg(long, value_name = "N", conflicts_with = "no_evaluation")]
     window: Option<u64>,
-    /// At most so many evaluation windows of each data set
+    /// At most so many evaluation windows of each data set, and documents of each task
     #[arg(long, value_name = "N", conflicts_with = "no_evaluation")]
     eval_limit: Option<u64>,
     /// Score nothing
@@ -219,12 +225,14 @@ impl Arguments {
             body.insert("evaluation".to_owned(), Value::Null);
             return;
         }
-        let names = Some(&self.perplexity).filter(|names| !names.is_empty());
+        let names = |names: &Vec<String>| Some(json!(names)).filter(|_| !names.is_empty());
         put_all(
             body,
             "evaluation",
             [
-                ("perplexity", names.map(|names| json!(names))),
+                ("perplexity", names(&self.perplexity)),
+                ("tasks", names(&self.tasks)),
+                ("num_fewshot", self.num_fewshot.map(|shots| json!(shots))),
                 ("window", self.window.map(|window| json!(window))),
                 ("limit", self.eval_limit.map(|limit| json!(limit))),
             ],

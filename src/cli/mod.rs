@@ -6,6 +6,7 @@ mod bar;
 pub mod bench;
 pub mod compress;
 pub mod demo;
+pub mod eval;
 mod healthcheck;
 pub mod jobs;
 pub mod keys;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::job::Report;
+use crate::job::{EvaluationReport, Report};
 
 /// What became of a model: parameters, bytes, perplexities, layers and time.
 pub fn summary(report: &Report) -> String {
@@ -27,6 +27,9 @@ pub fn summary(report: &Report) -> String {
         }
     }
     let mut text = draw(&rows);
+    if let Some(evaluation) = &report.evaluation {
+        text.push_str(&accuracies(evaluation));
+    }
     let layers: Vec<String> = report.layers.redundant.iter().map(ToString::to_string).collect();
     let seconds: f64 = report.stages.iter().map(|stage| stage.seconds).sum();
     // Writing to a String cannot fail.
@@ -57,6 +60,28 @@ fn loss_rise(predicted: f64, report: &Report) -> String {
         .filter_map(|(name, score)| score.loss_rise.map(|rise| format!("{rise:+.3} measured on {name}")))
         .collect();
     [vec![format!("{predicted:+.3} nats a token predicted")], measured].concat().join(", ")
+}
+
+/// The paper's table: a row for each state of the model, a column for each task, the average and what it lost.
+fn accuracies(evaluation: &EvaluationReport) -> String {
+    let Some(average) = evaluation.average else { return String::new() };
+    let line = |name: &str, cells: Vec<String>| {
+        let columns = evaluation.tasks.keys().map(String::as_str).chain(["average", "loss"]);
+        let cells = columns.zip(cells).map(|(column, cell)| format!("  {cell:>width$}", width = column.len().max(6)));
+        format!("{name:<10}{}\n", cells.collect::<String>())
+    };
+    let percent = |share: f64| format!("{:.2}", 100.0 * share);
+    let head = evaluation.tasks.keys().cloned().chain(["average".to_owned(), "loss".to_owned()]);
+    let mut text = format!("\n{}", line("acc, %", head.collect()));
+    if let Some(dense) = average.before {
+        let cells =
+            evaluation.tasks.values().map(|task| task.before.map_or_else(String::new, |score| percent(score.acc)));
+        text.push_str(&line("dense", cells.chain([percent(dense.acc)]).collect()));
+    }
+    let loss = average.before.map_or_else(String::new, |dense| percent(dense.acc - average.after.acc));
+    let cells = evaluation.tasks.values().map(|task| percent(task.after.acc));
+    text.push_str(&line("compressed", cells.chain([percent(average.after.acc), loss]).collect()));
+    text
 }
 
 struct Row {

@@ -42,6 +42,18 @@ pub enum Command {
         #[command(flatten)]
         job: Box<cli::compress::Arguments>,
     },
+    /// Score one model, dense or factored, without compressing it
+    Eval {
+        /// This machine.
+        #[command(flatten)]
+        machine: MachineArgs,
+        /// The device to compute on: cpu, cuda:N or metal
+        #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+        device: String,
+        /// What to score.
+        #[command(flatten)]
+        job: cli::eval::Arguments,
+    },
     /// Wait for a job of a server: exit code 0 succeeded, 1 failed, 2 cancelled, 3 no answer
     Wait {
         /// The job's id

@@ -3,11 +3,9 @@
 use std::path::Path;
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use tokenizers::Tokenizer;
 
+use super::Encoder;
 use crate::{checkpoint::Error, job::spec::Selection};
-
-const FILE: &str = "tokenizer.json";
 
 /// A text, tokenised once as a whole; special tokens stand at its start and end only, as the tokenizer puts them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,55 +20,11 @@ pub struct Windows {
     pub length: usize,
 }
 
-/// The tokenizer of a model folder.
-pub struct Encoder {
-    tokenizer: Tokenizer,
-    vocab_size: usize,
-}
-
-impl Encoder {
-    /// Reads tokenizer.json; texts are neither padded nor cut.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] when it is missing or unreadable.
-    pub fn open(folder: &Path, vocab_size: usize) -> Result<Self, Error> {
-        let path = folder.join(FILE);
-        if !path.is_file() {
-            return Err(Error::invalid(
-                FILE,
-                "is missing from the model's folder: graspd needs the tokenizer in its JSON form",
-            ));
-        }
-        let mut tokenizer =
-            Tokenizer::from_file(&path).map_err(|error| Error::invalid(FILE, format!("cannot be read: {error}")))?;
-        tokenizer.with_padding(None);
-        tokenizer.with_truncation(None).map_err(|error| Error::invalid(FILE, error.to_string()))?;
-        Ok(Self { tokenizer, vocab_size })
-    }
-
-    /// The tokens of `text`, with the special tokens that the tokenizer puts around a text where they are wanted.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] when it yields a token the model does not have.
-    pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, Error> {
-        let encoding = self
-            .tokenizer
-            .encode_fast(text, special)
-            .map_err(|error| Error::invalid(FILE, format!("cannot encode the text: {error}")))?;
-        let ids = encoding.get_ids().to_vec();
-        let Self { vocab_size, .. } = self;
-        if let Some(id) = ids.iter().find(|&&id| id as usize >= *vocab_size) {
-            return Err(Error::invalid(FILE, format!("yields token {id}, config.json says vocab_size {vocab_size}")));
-        }
-        Ok(ids)
-    }
-}
-
 impl Tokens {
     /// Tokenises `text` with the tokenizer of a model folder.
     ///
     /// # Errors
-    /// As [`Encoder::open`] and [`Encoder::encode`].
+    /// [`Error::Invalid`] when tokenizer.json is missing or unreadable, or yields a token the model does not have.
     pub fn encode(folder: &Path, text: &str, vocab_size: usize) -> Result<Self, Error> {
         Encoder::open(folder, vocab_size)?.encode(text, true).map(Self)
     }

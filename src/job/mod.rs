@@ -13,6 +13,7 @@ mod report;
 mod scope;
 mod source;
 pub mod spec;
+mod task;
 
 pub use dataset::{DatasetId, TextFormat};
 pub use event::EventKind;
@@ -24,9 +25,11 @@ pub use publication::{
     Publication, PublicationBody, PublicationOrder, PublicationRefusal, PublicationStatus, Publisher, Token,
 };
 pub use report::{
-    ByteCounts, CheckpointReport, EvaluationReport, LayerReport, MatrixReport, ModelReport, ParameterCounts,
-    PerplexityReport, RecoveryReport, RemovedShares, Report, StageSeconds, TrainingPoint, ValidationPoint,
+    AverageReport, AverageScores, ByteCounts, CheckpointReport, EvaluationReport, LayerReport, MatrixReport,
+    ModelReport, ParameterCounts, PerplexityReport, RecoveryReport, RemovedShares, Report, StageSeconds, TaskReport,
+    TaskScores, TrainingPoint, ValidationPoint,
 };
 pub use scope::Scope;
 pub use source::{DatasetName, ModelSource, UPLOADS};
 pub use spec::{JobSpec, SpecError};
+pub use task::TaskName;

@@ -146,6 +146,72 @@ pub struct EvaluationReport {
     /// By data set.
     #[schema(value_type = Object)]
     pub perplexity: IndexMap<String, PerplexityReport>,
+    /// Multiple choice, by task.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    #[schema(value_type = Object)]
+    pub tasks: IndexMap<String, TaskReport>,
+    /// Means over the tasks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub average: Option<AverageReport>,
+}
+
+/// Accuracy on one task, counted as lm-evaluation-harness counts it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TaskReport {
+    /// Of the source; null when `compare_dense` is false.
+    pub before: Option<TaskScores>,
+    /// Of the compressed model, on the weights as exported.
+    pub after: TaskScores,
+    /// Documents asked.
+    pub documents: usize,
+    /// Solved examples before each.
+    pub num_fewshot: usize,
+    /// How they were asked, in words.
+    pub protocol: String,
+}
+
+/// Shares of right answers.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TaskScores {
+    /// By log-likelihood.
+    pub acc: f64,
+    /// Its standard error; null for a single document.
+    pub acc_stderr: Option<f64>,
+    /// By log-likelihood per character of the choice; absent where the task has no such score.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acc_norm: Option<f64>,
+    /// Its standard error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acc_norm_stderr: Option<f64>,
+}
+
+/// Means over the tasks, before and after.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AverageReport {
+    /// Of the source; null when `compare_dense` is false.
+    pub before: Option<AverageScores>,
+    /// Of the compressed model.
+    pub after: AverageScores,
+}
+
+/// Means over the tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AverageScores {
+    /// Of all tasks.
+    pub acc: f64,
+    /// Of those that have it; absent where none has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acc_norm: Option<f64>,
+}
+
+impl AverageScores {
+    /// The means; none of nothing.
+    pub fn of(scores: &[TaskScores]) -> Option<Self> {
+        let mean = |values: &[f64]| (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64);
+        let acc: Vec<f64> = scores.iter().map(|scores| scores.acc).collect();
+        let acc_norm: Vec<f64> = scores.iter().filter_map(|scores| scores.acc_norm).collect();
+        Some(Self { acc: mean(&acc)?, acc_norm: mean(&acc_norm) })
+    }
 }
 
 /// Perplexity on one data set.

@@ -93,7 +93,7 @@ impl Attention {
     }
 
     /// [tokens, heads · d] -> [tokens · heads, d], where a head is a row, and back.
-    fn norm_heads(&self, x: &Tensor, w: &Tensor) -> Result<Tensor> {
+    pub(super) fn norm_heads(&self, x: &Tensor, w: &Tensor) -> Result<Tensor> {
         rms_norm(&x.reshape(((), self.shape.head_dim))?, w, self.eps)?.reshape(x.shape())
     }
 

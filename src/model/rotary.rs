@@ -41,6 +41,11 @@ impl Rotary {
         self.cos.dims().first().copied().unwrap_or(0)
     }
 
+    /// The angles of these positions only, in their order.
+    pub(super) fn at(&self, positions: &Tensor) -> Result<Self> {
+        Ok(Self { cos: self.cos.index_select(positions, 0)?, sin: self.sin.index_select(positions, 0)? })
+    }
+
     /// Turns `x` [tokens, heads · `head_dim`].
     pub(super) fn apply(&self, x: &Tensor, batch: Batch, turn: Turn) -> Result<Tensor> {
         ops::rotate(x, batch, &self.cos, &self.sin, turn)

@@ -7,7 +7,7 @@ use crate::{
     checkpoint,
     eval::{self, Perplexity, Tokens, Windows},
     job::{
-        Progress, Stage,
+        PerplexityReport, Progress, Stage,
         spec::{Evaluation, Selection},
     },
     model::{Config, Decoder},
@@ -88,8 +88,32 @@ pub(super) fn score(
     Ok(())
 }
 
+/// The report's rows, in the order of the texts.
+pub(super) fn perplexity_reports(
+    texts: &[Text],
+    before: &IndexMap<String, Perplexity>,
+    after: &IndexMap<String, Perplexity>,
+    recovered: Option<&IndexMap<String, Perplexity>>,
+) -> IndexMap<String, PerplexityReport> {
+    let row = |text: &Text| {
+        let score = after.get(&text.name).copied().unwrap_or_default();
+        let dense = before.get(&text.name).map(Perplexity::value);
+        let report = PerplexityReport {
+            before: dense,
+            loss_rise: dense.map(|dense| (score.value() / dense).ln()),
+            after: score.value(),
+            recovered: recovered.and_then(|scores| scores.get(&text.name)).map(Perplexity::value),
+            tokens: score.tokens,
+            window: text.windows.length,
+            protocol: protocol(text),
+        };
+        (text.name.clone(), report)
+    };
+    texts.iter().map(row).collect()
+}
+
 /// How a text was scored, in words.
-pub(super) fn protocol(text: &Text) -> String {
+fn protocol(text: &Text) -> String {
     format!(
         "{} split tokenised once as a whole; {} non-overlapping windows of {} tokens; exp(sum of -log p / tokens scored), the first token of a window is not scored",
         text.split,

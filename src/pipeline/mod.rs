@@ -1,6 +1,7 @@
 //! The method, stage by stage. Synchronous: cancellation and progress are values in [`Context`].
 
 mod account;
+mod assess;
 mod budget;
 mod calibrate;
 mod compress;
@@ -8,6 +9,7 @@ mod context;
 mod cost;
 mod error;
 mod evaluate;
+mod exams;
 mod export;
 mod factorize;
 mod gradients;
@@ -36,6 +38,7 @@ use self::{
     budget::{LayerBudget, Sizes},
     compress::{Compressed, Task, by_module, compress},
     evaluate::{Text, read_texts, score},
+    exams::{Accuracies, read_exams, take_exams},
     export::{Changes, Source, count_parameters, install_as_exported, write_cards},
     factorize::Rule,
     influence::{Influence, Wanted},
@@ -47,10 +50,10 @@ use self::{
 };
 use crate::{
     checkpoint::{self, Snapshot, Weights},
-    eval::{Perplexity, Windows},
+    eval::{Exam, Perplexity, Windows},
     job::{
         CheckpointReport, JobSpec, Progress, Report, Stage,
-        spec::{Export, Method},
+        spec::{Export, Kind, Method},
     },
     model::{Config, Decoder, Place, Residency, open_device},
 };
@@ -64,16 +67,22 @@ type Scores = indexmap::IndexMap<String, Perplexity>;
 /// # Errors
 /// [`Error`] says what is wrong in words for the user; [`Error::failure`] decides whether to try again.
 pub fn run(spec: &JobSpec, context: &Context<'_>) -> Result<Report, Error> {
+    if spec.kind == Kind::Evaluate {
+        return assess::assess(spec, context);
+    }
     let mut notes = Vec::new();
     let (snapshot, mut state) = download(spec, context)?;
     let model = state.timed(Stage::Load, |_| Model::read(snapshot))?;
     let (budget, keep) = model.budget(spec)?;
     let (windows, texts) = state.timed(Stage::Calibrate, |_| read_text(spec, &model, context, &mut notes))?;
+    let exams = model.exams(spec, &mut state, context)?;
     let plan = model.demand(spec, &budget, keep, &windows, &texts).plan(context.settings.memory_limit)?;
     let mut decoder = state.timed(Stage::Load, |_| model.load(spec, &windows, &texts, plan.residency, context))?;
     let influence = measure_influence(&decoder, &windows, &budget, &mut state, context)?;
+    let mut accuracies = (Accuracies::new(), Accuracies::new());
     if spec.evaluation.as_ref().is_some_and(|evaluation| evaluation.compare_dense) {
         score_dense(&decoder, &texts, &mut state, context)?;
+        accuracies.0 = take_exams(&mut decoder, &exams, "dense", &mut state, context)?;
     }
     let matrices = match spec.grasp.method {
         Method::Grasp => {
@@ -96,6 +105,7 @@ pub fn run(spec: &JobSpec, context: &Context<'_>) -> Result<Report, Error> {
     };
     install_as_exported(&mut decoder, &matrices, &model.weights, &spec.export)?;
     let compressed = score_compressed(&decoder, &texts, &mut state, context)?;
+    accuracies.1 = take_exams(&mut decoder, &exams, "compressed", &mut state, context)?;
     let mut changes = model.changes(spec, &influence, &matrices);
     let recovered = match &spec.recovery {
         Some(recovery) => {
@@ -108,7 +118,18 @@ pub fn run(spec: &JobSpec, context: &Context<'_>) -> Result<Report, Error> {
     let residency = decoder.residency();
     drop(decoder);
     let checkpoints = state.timed(Stage::Export, |_| model.export(&changes, &spec.export, context.output, context))?;
-    let found = Findings { influence, matrices, texts, compressed, recovered, checkpoints, notes, residency };
+    let found = Findings {
+        influence,
+        matrices,
+        texts,
+        exams,
+        compressed,
+        accuracies,
+        recovered,
+        checkpoints,
+        notes,
+        residency,
+    };
     publish(spec, &model, found, &mut state, context)
 }
 
@@ -152,6 +173,15 @@ impl Model {
         let sizes =
             Sizes { config: &self.config, parameters: self.parameters, layer, projections: &spec.grasp.projections };
         budget::resolve(&spec.grasp, &sizes)
+    }
+
+    fn exams(&self, spec: &JobSpec, state: &mut State, context: &Context<'_>) -> Result<Vec<Exam>, Error> {
+        match spec.evaluation.as_ref().filter(|evaluation| !evaluation.tasks.is_empty()) {
+            Some(evaluation) => {
+                state.timed(Stage::Evaluate, |_| read_exams(evaluation, &self.config, &self.snapshot.folder, context))
+            }
+            None => Ok(Vec::new()),
+        }
     }
 
     fn demand<'a>(
@@ -311,11 +341,15 @@ fn publish(
     let triplets: Vec<_> = found.matrices.iter().map(|matrix| &matrix.triplets).collect();
     write_json(&context.output.join("singular_values.json"), &json!({ "matrices": triplets }))?;
     let report = report(spec, model, found, state, context)?;
-    let path = context.output.join("report.json");
-    let text = serde_json::to_string_pretty(&report).map_err(|error| Error::internal(error.to_string()))?;
-    fs::write(&path, text + "\n").map_err(checkpoint::Error::io(&path))?;
     write_cards(&report, &model.snapshot.folder, context.output)?;
-    checkpoint::write_checksums(context.output)?;
-    context.progress(Progress::new(Stage::Publish, 1, 1))?;
+    write_report(&report, context)?;
     Ok(report)
+}
+
+fn write_report(report: &Report, context: &Context<'_>) -> Result<(), Error> {
+    let path = context.output.join("report.json");
+    let text = serde_json::to_string_pretty(report).map_err(|error| Error::internal(error.to_string()))?;
+    fs::write(&path, text + "\n").map_err(checkpoint::Error::io(&path))?;
+    checkpoint::write_checksums(context.output)?;
+    context.progress(Progress::new(Stage::Publish, 1, 1))
 }

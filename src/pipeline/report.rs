@@ -3,17 +3,15 @@
 use super::{
     Context, Error, Model, Scores, account,
     compress::Compressed,
-    evaluate::{self, Text},
+    evaluate::{Text, perplexity_reports},
+    exams::{Accuracies, average, task_reports},
     influence::Influence,
     recover::Recovered,
     state::State,
 };
 use crate::{
-    eval::Perplexity,
-    job::{
-        ByteCounts, CheckpointReport, EvaluationReport, JobSpec, LayerReport, ModelReport, ParameterCounts,
-        PerplexityReport, Report,
-    },
+    eval::Exam,
+    job::{ByteCounts, CheckpointReport, EvaluationReport, JobSpec, LayerReport, ModelReport, ParameterCounts, Report},
     model::Residency,
 };
 
@@ -22,7 +20,10 @@ pub(super) struct Findings {
     pub(super) influence: Influence,
     pub(super) matrices: Vec<Compressed>,
     pub(super) texts: Vec<Text>,
+    pub(super) exams: Vec<Exam>,
     pub(super) compressed: Scores,
+    /// Before and after.
+    pub(super) accuracies: (Accuracies, Accuracies),
     pub(super) recovered: Option<Recovered>,
     pub(super) checkpoints: Vec<CheckpointReport>,
     pub(super) notes: Vec<String>,
@@ -37,8 +38,23 @@ pub(super) fn report(
     state: &State,
     context: &Context<'_>,
 ) -> Result<Report, Error> {
-    let Findings { influence, matrices, texts, compressed, recovered, checkpoints, mut notes, residency } = found;
-    let (recovery, recovered) = recovered.map_or((None, None), |found| (Some(found.report), Some(found.scores)));
+    let Findings {
+        influence,
+        matrices,
+        texts,
+        exams,
+        compressed,
+        accuracies,
+        recovered,
+        checkpoints,
+        mut notes,
+        residency,
+    } = found;
+    let tasks = task_reports(&exams, &accuracies.0, &accuracies.1);
+    let recovered_scores = recovered.as_ref().map(|found| &found.scores);
+    let perplexity = perplexity_reports(&texts, &state.finished.dense, &compressed, recovered_scores);
+    let evaluation = EvaluationReport { perplexity, average: average(&tasks), tasks };
+    let recovery = recovered.map(|found| found.report);
     // The factored one where there are two.
     let first = checkpoints.first().ok_or_else(|| Error::internal("no checkpoint was written"))?;
     let (parameters, bytes) = (first.parameters, first.bytes);
@@ -50,11 +66,7 @@ pub(super) fn report(
     Ok(Report {
         removed: account::removed(&matrices, &influence.redundant, parameters, model, spec),
         predicted_loss_rise: account::predicted_loss_rise(&matrices),
-        model: ModelReport {
-            source: spec.model.to_string(),
-            revision: model.snapshot.revision.clone(),
-            architecture: model.config.architecture.clone(),
-        },
+        model: ModelReport::from(model, spec),
         spec: spec.clone(),
         parameters: ParameterCounts { before: model.parameters, after: parameters },
         bytes: ByteCounts { before: model.weights.file_bytes()?, after: bytes },
@@ -66,10 +78,7 @@ pub(super) fn report(
         },
         matrices,
         recovery,
-        evaluation: spec
-            .evaluation
-            .as_ref()
-            .map(|_| evaluation_report(&texts, &state.finished.dense, &compressed, recovered.as_ref())),
+        evaluation: spec.evaluation.is_some().then_some(evaluation),
         stages: state.stages(),
         peak_rss_bytes: state.finished.peak_rss_bytes,
         residency: residency.as_str().to_owned(),
@@ -80,20 +89,12 @@ pub(super) fn report(
     })
 }
 
-fn evaluation_report(texts: &[Text], before: &Scores, after: &Scores, recovered: Option<&Scores>) -> EvaluationReport {
-    let row = |text: &Text| {
-        let score = after.get(&text.name).copied().unwrap_or_default();
-        let dense = before.get(&text.name).map(Perplexity::value);
-        let report = PerplexityReport {
-            before: dense,
-            loss_rise: dense.map(|dense| (score.value() / dense).ln()),
-            after: score.value(),
-            recovered: recovered.and_then(|scores| scores.get(&text.name)).map(Perplexity::value),
-            tokens: score.tokens,
-            window: text.windows.length,
-            protocol: evaluate::protocol(text),
-        };
-        (text.name.clone(), report)
-    };
-    EvaluationReport { perplexity: texts.iter().map(row).collect() }
+impl ModelReport {
+    pub(super) fn from(model: &Model, spec: &JobSpec) -> Self {
+        Self {
+            source: spec.model.to_string(),
+            revision: model.snapshot.revision.clone(),
+            architecture: model.config.architecture.clone(),
+        }
+    }
 }

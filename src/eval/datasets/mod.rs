@@ -2,11 +2,13 @@
 
 mod hub;
 mod records;
+mod tasks;
 mod training;
 
 use std::path::{Path, PathBuf};
 
 use records::Format;
+pub(super) use tasks::{load_local_records, load_records};
 pub use training::{Instruction, TrainingText, load_training};
 
 use crate::{

@@ -129,7 +129,7 @@ fn join_array(reader: impl Read) -> Result<String, String> {
     joined.finish()
 }
 
-fn explain(error: &io::Error) -> String {
+pub(super) fn explain(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::InvalidData => "is not UTF-8 text".to_owned(),
         _ => format!("cannot be read: {error}"),

@@ -9,8 +9,8 @@ use utoipa::{
 };
 
 use super::{
-    Allocation, Basis, CalibrationPart, Evaluation, ExportBody, Grasp, JobSpec, LayerMetric, Layers, Method, Preset,
-    Projection, RecoveryBody, Schedule, Score, Selection, SigmaSplit, Size,
+    Allocation, Basis, Calibration, CalibrationPart, Evaluation, ExportBody, Grasp, JobSpec, Kind, LayerMetric, Layers,
+    Method, Preset, Projection, RecoveryBody, Schedule, Score, Selection, SigmaSplit, Size,
 };
 
 /// A job, as the body of `POST /v1/jobs`. Every field but `model` has a default.
@@ -18,13 +18,16 @@ use super::{
 #[serde(deny_unknown_fields)]
 #[schema(as = JobSpec, example = json!({"model": "HuggingFaceTB/SmolLM2-135M", "grasp": {"layers": 8, "retain_ratio": 0.3}}))]
 pub struct JobBody {
+    /// `compress`, or `evaluate`: score the model as it is. Default: compress.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub kind: Kind,
     /// `org/name[@revision]` on the hub, or `file:NAME`, a folder under the server's models folder.
     pub model: String,
     /// The text the gradients come from.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub calibration: CalibrationBody,
     /// The method.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub grasp: GraspBody,
     /// Training of what was kept; `null`, the default, for none.
     #[serde(default)]
@@ -56,6 +59,10 @@ fn labels() -> Object {
         .build()
 }
 
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 // A field that is absent means the default, an explicit null means none.
 #[expect(clippy::unnecessary_wraps, reason = "serde wants the field's own type")]
 fn some_default() -> Option<EvaluationBody> {
@@ -67,7 +74,7 @@ fn null_is_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Eva
 }
 
 /// Calibration text: `samples` windows of `sequence_length` tokens.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CalibrationBody {
     /// `wikitext2`, `ptb`, `c4`, `file:NAME` under the server's data sets folder, or the id of an uploaded one, `ds_…`.
@@ -94,7 +101,7 @@ pub struct CalibrationBody {
 }
 
 /// One of several calibration texts.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CalibrationPartBody {
     /// As `calibration.dataset`.
@@ -109,7 +116,7 @@ pub struct CalibrationPartBody {
 }
 
 /// The method. At most one of `retain_ratio`, `importance_threshold` and `target_compression`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct GraspBody {
     /// Fills in what the body leaves out. Default: best.
@@ -152,10 +159,16 @@ pub struct GraspBody {
 pub struct EvaluationBody {
     /// Data sets for perplexity. Default: wikitext2.
     pub perplexity: Option<Vec<String>>,
+    /// Multiple-choice tasks, asked and counted as lm-evaluation-harness does: `openbookqa`, `arc_easy`,
+    /// `arc_challenge`, `winogrande`, `hellaswag`, `piqa`, `mathqa`, `boolq`. Default: none.
+    pub tasks: Option<Vec<String>>,
+    /// Solved examples before each document of a task. Default: 0.
+    #[schema(default = 0, maximum = 64)]
+    pub num_fewshot: Option<usize>,
     /// Tokens in a window, clamped to the model's longest context. Default: 2048.
     #[schema(default = 2048, minimum = 2, maximum = 131_072)]
     pub window: Option<usize>,
-    /// At most so many windows of each data set. Default: all.
+    /// At most so many windows of each data set, and documents of each task. Default: all.
     #[schema(minimum = 1)]
     pub limit: Option<usize>,
     /// Whether the source is scored too. Default: true.
@@ -164,7 +177,7 @@ pub struct EvaluationBody {
 }
 
 /// A number of layers, a list of layer indices, or `"all"`.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum LayersBody {
     /// Every layer.
@@ -176,7 +189,7 @@ pub enum LayersBody {
 }
 
 /// The word that stands for layers.
-#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[derive(Clone, PartialEq, Copy, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LayersWord {
     /// Every layer.
@@ -220,28 +233,39 @@ impl<'de> de::Visitor<'de> for LayersVisitor {
 
 impl From<&JobSpec> for JobBody {
     fn from(spec: &JobSpec) -> Self {
-        let calibration = &spec.calibration;
-        let (dataset, split, datasets) = match calibration.parts.as_slice() {
-            [one] => (Some(one.dataset.to_string()), Some(one.split.clone()), None),
-            parts => (None, None, Some(parts.iter().map(CalibrationPartBody::from).collect())),
+        // Settings of a compression mean nothing to an evaluation and are left out of it.
+        let (calibration, grasp) = match spec.kind {
+            Kind::Compress => (CalibrationBody::from(&spec.calibration), GraspBody::from(&spec.grasp)),
+            Kind::Evaluate => Default::default(),
         };
         Self {
+            kind: spec.kind,
             model: spec.model.to_string(),
-            calibration: CalibrationBody {
-                dataset,
-                datasets,
-                split,
-                samples: Some(calibration.samples),
-                sequence_length: Some(calibration.sequence_length),
-                selection: Some(calibration.selection),
-                seed: Some(calibration.seed),
-            },
-            grasp: GraspBody::from(&spec.grasp),
+            calibration,
+            grasp,
             recovery: spec.recovery.as_ref().map(RecoveryBody::from),
             evaluation: spec.evaluation.as_ref().map(EvaluationBody::from),
             export: ExportBody::from(spec),
             metadata: spec.metadata.clone(),
             webhook_url: spec.webhook_url.clone(),
+        }
+    }
+}
+
+impl From<&Calibration> for CalibrationBody {
+    fn from(calibration: &Calibration) -> Self {
+        let (dataset, split, datasets) = match calibration.parts.as_slice() {
+            [one] => (Some(one.dataset.to_string()), Some(one.split.clone()), None),
+            parts => (None, None, Some(parts.iter().map(CalibrationPartBody::from).collect())),
+        };
+        Self {
+            dataset,
+            datasets,
+            split,
+            samples: Some(calibration.samples),
+            sequence_length: Some(calibration.sequence_length),
+            selection: Some(calibration.selection),
+            seed: Some(calibration.seed),
         }
     }
 }
@@ -288,6 +312,8 @@ impl From<&Evaluation> for EvaluationBody {
         Self {
             perplexity: Some(evaluation.perplexity.iter().map(ToString::to_string).collect()),
             window: Some(evaluation.window),
+            tasks: Some(evaluation.tasks.iter().map(ToString::to_string).collect()),
+            num_fewshot: Some(evaluation.num_fewshot),
             limit: evaluation.limit,
             compare_dense: Some(evaluation.compare_dense),
         }

@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, fmt::Display, str::FromStr};
 use serde_json::Value;
 
 use super::{
-    Calibration, CalibrationBody, CalibrationPart, Evaluation, EvaluationBody, Grasp, GraspBody, JobBody, JobSpec,
-    LayerMetric, Layers, LayersBody, Method, Projection, Recovery, RecoveryBody, RecoveryTarget, Selection, SigmaSplit,
-    Size, SpecError, body::LayersWord, export::check_export, preset, recovery,
+    Calibration, CalibrationBody, CalibrationPart, Grasp, GraspBody, JobBody, JobSpec, Kind, LayerMetric, Layers,
+    LayersBody, Method, Projection, Recovery, RecoveryBody, RecoveryTarget, Selection, SigmaSplit, Size, SpecError,
+    body::LayersWord, check_evaluation::check_evaluation, export::check_export, preset, recovery,
 };
 
 const MOST_SAMPLES: usize = 65_536;
-const LONGEST_WINDOW: usize = 131_072;
+pub(super) const LONGEST_WINDOW: usize = 131_072;
 const MOST_LAYERS: usize = 4_096;
 const MOST_DATASETS: usize = 16;
 /// Up to here every whole number has a float of its own.
@@ -63,8 +63,12 @@ pub(super) fn whole_numbers(value: &Value) -> Value {
 }
 
 pub(super) fn check(body: JobBody) -> Result<JobSpec, SpecError> {
+    if body.kind == Kind::Evaluate {
+        check_nothing_but_evaluation(&body)?;
+    }
     let grasp = check_grasp(body.grasp)?;
     Ok(JobSpec {
+        kind: body.kind,
         model: parse("model", &body.model)?,
         calibration: check_calibration(&body.calibration)?,
         recovery: body.recovery.as_ref().map(|body| check_recovery(body, &grasp)).transpose()?,
@@ -74,6 +78,23 @@ pub(super) fn check(body: JobBody) -> Result<JobSpec, SpecError> {
         metadata: check_metadata(body.metadata)?,
         webhook_url: body.webhook_url.map(check_webhook_url).transpose()?,
     })
+}
+
+fn check_nothing_but_evaluation(body: &JobBody) -> Result<(), SpecError> {
+    let no_meaning = |field| Err(wrong(field, "has no meaning with kind 'evaluate', which compresses nothing"));
+    if body.calibration != CalibrationBody::default() {
+        return no_meaning("calibration");
+    }
+    if body.grasp != GraspBody::default() {
+        return no_meaning("grasp");
+    }
+    if body.recovery.is_some() {
+        return no_meaning("recovery");
+    }
+    if body.evaluation.is_none() {
+        return Err(wrong("evaluation", "is null, but kind 'evaluate' does nothing else"));
+    }
+    Ok(())
 }
 
 pub(super) fn parse<T: FromStr<Err: Display>>(field: &str, text: &str) -> Result<T, SpecError> {
@@ -243,32 +264,6 @@ fn check_recovery(body: &RecoveryBody, grasp: &Grasp) -> Result<Recovery, SpecEr
     }
     Ok(recovery)
 }
-
-fn check_evaluation(body: EvaluationBody) -> Result<Evaluation, SpecError> {
-    let names = body.perplexity.unwrap_or_else(|| vec!["wikitext2".to_owned()]);
-    if names.is_empty() || names.len() > MOST_DATASETS {
-        return Err(wrong(
-            "evaluation.perplexity",
-            format!("must name 1 to {MOST_DATASETS} data sets; set evaluation to null to score nothing"),
-        ));
-    }
-    let mut perplexity = Vec::with_capacity(names.len());
-    for (index, name) in names.iter().enumerate() {
-        let field = format!("evaluation.perplexity[{index}]");
-        let dataset = parse(&field, name)?;
-        if perplexity.contains(&dataset) {
-            return Err(wrong(field, format!("names {name} twice")));
-        }
-        perplexity.push(dataset);
-    }
-    Ok(Evaluation {
-        perplexity,
-        window: within("evaluation.window", body.window.unwrap_or(2048), 2, LONGEST_WINDOW)?,
-        limit: body.limit.map(|limit| within("evaluation.limit", limit, 1, usize::MAX)).transpose()?,
-        compare_dense: body.compare_dense.unwrap_or(true),
-    })
-}
-
 fn check_metadata(metadata: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, SpecError> {
     if metadata.len() > 16 {
         return Err(wrong("metadata", format!("has {} entries: at most 16", metadata.len())));

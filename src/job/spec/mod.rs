@@ -2,6 +2,7 @@
 
 mod body;
 mod check;
+mod check_evaluation;
 mod export;
 mod preset;
 
@@ -12,7 +13,7 @@ pub use export::{Export, ExportBody, ExportFormat, ExportType, ShardSizeBody};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{DatasetName, ModelSource};
+use super::{DatasetName, ModelSource, TaskName};
 
 /// A field of a spec is wrong: which, and what would be right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,7 +28,9 @@ pub struct SpecError {
 /// A complete, valid job.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JobSpec {
-    /// The model to compress.
+    /// What is done with the model.
+    pub kind: Kind,
+    /// The model.
     pub model: ModelSource,
     /// The text the gradients come from.
     pub calibration: Calibration,
@@ -129,7 +132,11 @@ pub struct Evaluation {
     pub perplexity: Vec<DatasetName>,
     /// Tokens in a window.
     pub window: usize,
-    /// At most so many windows of each data set.
+    /// Multiple-choice tasks, in the order of the report.
+    pub tasks: Vec<TaskName>,
+    /// Solved examples before each document of a task.
+    pub num_fewshot: usize,
+    /// At most so many windows of each data set, and documents of each task.
     pub limit: Option<usize>,
     /// Whether the source is scored too.
     pub compare_dense: bool,
@@ -180,6 +187,17 @@ pub use recovery::{
     LearningRateSchedule, Recovery, RecoveryBody, RecoveryMethod, RecoveryTarget, Template, TrainingData,
 };
 
+words! {
+    /// What a job does.
+    #[derive(Default)]
+    Kind {
+        /// Compresses a model, and scores it before and after.
+        #[default]
+        Compress,
+        /// Scores a model as it is, dense or factored.
+        Evaluate,
+    }
+}
 words! {
     /// Which windows of the text are calibrated on.
     Selection {

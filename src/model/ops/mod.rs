@@ -11,6 +11,7 @@ mod cosine;
 mod cross_entropy;
 mod dropout;
 mod norm;
+mod packed;
 mod rotate;
 mod swiglu;
 
@@ -24,6 +25,7 @@ pub use cosine::cosine_similarities;
 pub(super) use cross_entropy::{cross_entropy, cross_entropy_backward};
 pub(super) use dropout::dropout;
 pub(super) use norm::{rms_norm, rms_norm_backward, rms_norm_weight_gradient};
+pub(super) use packed::{Piece, attend_packed};
 pub(super) use rotate::rotate;
 pub(super) use swiglu::{swiglu, swiglu_backward};
 
