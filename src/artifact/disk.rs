@@ -30,12 +30,17 @@ struct Folders {
 impl DiskStore {
     /// Keeps its folders in `data_dir`, which is made where it is missing.
     pub fn open(data_dir: &Path) -> Result<Self, ArtifactError> {
-        let folders = Folders { artifacts: data_dir.join("artifacts"), staging: data_dir.join("staging") };
+        let folders = Folders { artifacts: Self::published_dir(data_dir), staging: data_dir.join("staging") };
         for path in [&folders.artifacts, &folders.staging] {
             fs::create_dir_all(path).map_err(io_error(path))?;
         }
         checksums::sync_folder(data_dir)?;
         Ok(Self { folders: Arc::new(folders) })
+    }
+
+    /// Where the published folders lie, each under its job's id.
+    pub fn published_dir(data_dir: &Path) -> PathBuf {
+        data_dir.join("artifacts")
     }
 
     /// File systems block: away from the threads that answer requests.

@@ -5,6 +5,7 @@ mod companions;
 mod error;
 mod hub;
 mod local;
+mod published;
 mod weights;
 mod writer;
 
@@ -15,6 +16,7 @@ pub use companions::{CARD, COMPANIONS};
 pub use error::Error;
 pub use hub::{HubSettings, ObserveDownload, Upload, UploadFile, Uploaded, fetch_dataset_file, fetch_model, upload};
 pub use local::{find_below, resolve_local};
+pub use published::resolve_published;
 pub use weights::{TensorEntry, Weights, narrow, round_to};
 pub use writer::{Pending, write_safetensors};
 
@@ -32,15 +34,17 @@ pub struct Snapshot {
 /// Finds a model's files, fetching them from the hub where they come from there.
 ///
 /// # Errors
-/// As [`fetch_model`] and [`resolve_local`].
+/// As [`fetch_model`] and [`resolve_local`]; [`Error::NotFound`] when a job has published no checkpoint.
 pub fn resolve(
     source: &ModelSource,
     models_dir: &Path,
+    published_dir: &Path,
     hub: &HubSettings,
     observe: ObserveDownload<'_>,
 ) -> Result<Snapshot, Error> {
     match source {
         ModelSource::Local { name } => resolve_local(models_dir, name),
+        ModelSource::Job(id) => resolve_published(published_dir, *id),
         ModelSource::Hub { repository, revision } => fetch_model(repository, revision.as_deref(), hub, observe),
     }
 }

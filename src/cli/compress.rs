@@ -22,7 +22,7 @@ pub struct Arguments {
     /// A job as JSON, as `POST /v1/jobs` takes it
     #[arg(long, value_name = "FILE")]
     spec: Option<PathBuf>,
-    /// org/name, org/name@revision, or file:NAME under the models folder
+    /// org/name, org/name@revision, file:NAME under the models folder, or job:ID below the data folder
     #[arg(long)]
     model: Option<String>,
     /// best or paper: what fills in the rest
@@ -79,6 +79,10 @@ pub struct Arguments {
     /// Seed of the random selection
     #[arg(long)]
     seed: Option<u64>,
+    /// Compress nothing: train the model as it is
+    #[arg(long, conflicts_with_all = ["preset", "layers", "layer_metric", "size", "method", "schedule", "score", "basis",
+        "allocation", "sigma_split"])]
+    no_grasp: bool,
     #[command(flatten)]
     recovery: RecoveryArguments,
     /// Data sets to score, comma-separated
@@ -179,6 +183,10 @@ impl Arguments {
     }
 
     fn put_grasp(&self, body: &mut Map<String, Value>) -> Result<(), ArgumentsError> {
+        if self.no_grasp {
+            body.insert("grasp".to_owned(), Value::Null);
+            return Ok(());
+        }
         let sizes = [self.retain_ratio, self.importance_threshold, self.target_compression];
         if sizes.iter().any(Option::is_some)
             && let Some(Value::Object(grasp)) = body.get_mut("grasp")
@@ -295,7 +303,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::job::spec::{Layers, Size};
+    use crate::job::spec::{Kind, Layers, Size};
 
     #[derive(Parser)]
     struct Command {
@@ -365,6 +373,8 @@ mod tests {
         assert_eq!(job(&["--model", "file:m"]).unwrap().recovery, None);
         let recovery = job(&["--model", "file:m", "--max-steps", "9"]).unwrap().recovery.unwrap();
         assert_eq!((recovery.max_steps, recovery.rank), (Some(9), 256));
+        let spec = job(&["--model", "file:m", "--no-grasp", "--recovery", "full", "--batch-size", "8"]).unwrap();
+        assert_eq!((spec.kind, spec.recovery.unwrap().batch_size), (Kind::Recover, 8));
     }
 
     #[test]
@@ -375,6 +385,7 @@ mod tests {
             ("--samples", "0", "calibration.samples"),
             ("--perplexity", "nothing", "evaluation.perplexity[0]"),
             ("--learning-rate", "2", "recovery.learning_rate"),
+            ("--rank", "0", "recovery.rank"),
         ] {
             let complaint = job(&["--model", "a/b", flag, value]).unwrap_err().to_string();
             assert!(complaint.starts_with(field), "{complaint}");

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::job::{EvaluationReport, Report};
+use crate::job::{EvaluationReport, RecoveryReport, Report};
 
 /// What became of a model: parameters, bytes, perplexities, layers and time.
 pub fn summary(report: &Report) -> String {
@@ -26,6 +26,7 @@ pub fn summary(report: &Report) -> String {
             });
         }
     }
+    rows.extend(report.recovery.iter().flat_map(|recovery| held_out(report, recovery)));
     let mut text = draw(&rows);
     if let Some(evaluation) = &report.evaluation {
         text.push_str(&accuracies(evaluation));
@@ -51,6 +52,23 @@ pub fn summary(report: &Report) -> String {
         let _ = writeln!(text, "note       {note}");
     }
     text
+}
+
+/// Perplexities of the records that recovery kept back of what it trained on.
+fn held_out(report: &Report, recovery: &RecoveryReport) -> Vec<Row> {
+    let Some(losses) = &recovery.held_out else { return Vec::new() };
+    let dataset = report.spec.recovery.as_ref().map(|recovery| recovery.dataset.to_string()).unwrap_or_default();
+    let shown = |loss: f64| format!("{:.3}", loss.exp());
+    let row = |name: String, before: Option<f64>, after: f64| Row {
+        name,
+        before: before.map_or_else(|| "–".to_owned(), shown),
+        after: shown(after),
+        change: before.map_or_else(String::new, |before| change(before.exp(), after.exp())),
+    };
+    vec![
+        row(format!("perplexity {dataset}, kept back"), losses.before, losses.after),
+        row(format!("  {dataset} recovered"), Some(losses.after), losses.recovered),
+    ]
 }
 
 /// The rise of the loss as predicted, and as measured on every text.
@@ -81,6 +99,12 @@ fn accuracies(evaluation: &EvaluationReport) -> String {
     let loss = average.before.map_or_else(String::new, |dense| percent(dense.acc - average.after.acc));
     let cells = evaluation.tasks.values().map(|task| percent(task.after.acc));
     text.push_str(&line("compressed", cells.chain([percent(average.after.acc), loss]).collect()));
+    if let Some(recovered) = average.recovered {
+        let loss = average.before.map_or_else(String::new, |dense| percent(dense.acc - recovered.acc));
+        let cells =
+            evaluation.tasks.values().map(|task| task.recovered.map_or_else(String::new, |score| percent(score.acc)));
+        text.push_str(&line("recovered", cells.chain([percent(recovered.acc), loss]).collect()));
+    }
     text
 }
 

@@ -44,7 +44,7 @@ pub use value::ConfigError;
 
 pub use self::front::Front;
 use self::value::Setting;
-use crate::{checkpoint::HubSettings, pipeline, telemetry, worker};
+use crate::{artifact::DiskStore, checkpoint::HubSettings, pipeline, telemetry, worker};
 
 /// Variables of the server that a child must not see.
 const SERVER_ONLY: [&str; 6] =
@@ -115,6 +115,7 @@ impl Machine {
     pub fn pipeline(&self, device: String) -> pipeline::Settings {
         pipeline::Settings {
             models_dir: self.models_dir.clone(),
+            published_dir: DiskStore::published_dir(&self.data_dir),
             datasets_dir: self.datasets_dir.clone(),
             hub: self.hub.clone(),
             device,

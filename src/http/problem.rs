@@ -84,6 +84,9 @@ pub enum ApiError {
     /// The job has not ended and cannot be deleted.
     #[error("the job is {0}: cancel it first, and delete it when it has ended")]
     JobActive(Status),
+    /// Other jobs still need the job's files.
+    #[error("jobs that have not ended use this job's checkpoint as their model: wait for them, or cancel them first")]
+    JobInUse,
     /// The service knows keys and the request has none.
     #[error("a key is needed: send the header authorization: Bearer <key>; `graspd keys create` makes one")]
     KeyNeeded,
@@ -193,6 +196,7 @@ impl ApiError {
             Self::InvalidSpec(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_spec"),
             Self::JobAlreadyOver(_) => (StatusCode::CONFLICT, "job_already_over"),
             Self::JobActive(_) => (StatusCode::CONFLICT, "job_active"),
+            Self::JobInUse => (StatusCode::CONFLICT, "job_in_use"),
             Self::KeyNeeded => (StatusCode::UNAUTHORIZED, "key_needed"),
             Self::InvalidKey => (StatusCode::UNAUTHORIZED, "invalid_key"),
             Self::ScopeNeeded(_) => (StatusCode::FORBIDDEN, "scope_needed"),

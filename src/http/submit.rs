@@ -1,7 +1,10 @@
 //! What a job must pass beyond its own grammar before it is taken.
 
 use super::{ApiError, ApiState, access::Caller};
-use crate::job::{DatasetId, DatasetName, JobSpec, SpecError};
+use crate::job::{
+    DatasetId, DatasetName, JobSpec, ModelSource, SpecError, Status,
+    spec::{Kind, TrainingData},
+};
 
 /// Refuses a job that this service cannot take now, or not from this caller.
 pub(super) async fn check(state: &ApiState, caller: &Caller, spec: &JobSpec) -> Result<(), ApiError> {
@@ -14,7 +17,30 @@ pub(super) async fn check(state: &ApiState, caller: &Caller, spec: &JobSpec) -> 
             "this service sends no webhooks: its operator sets GRASPD_WEBHOOKS to allow them",
         ));
     }
+    check_model(state, caller, spec).await?;
     check_datasets(state, caller, spec).await
+}
+
+/// A model that another job made must be the caller's own, and there.
+async fn check_model(state: &ApiState, caller: &Caller, spec: &JobSpec) -> Result<(), ApiError> {
+    let ModelSource::Job(id) = spec.model else { return Ok(()) };
+    let refuse = |message: String| Err(wrong("model", message));
+    let found = state.store.get(id).await?.filter(|record| record.tenant == caller.tenant);
+    let Some(record) = found else {
+        return refuse(format!("there is no job {id}: GET /v1/jobs lists yours"));
+    };
+    if record.status != Status::Succeeded {
+        return refuse(format!("the job {id} is {}: its checkpoint can be used once it has succeeded", record.status));
+    }
+    if record.spec.kind == Kind::Evaluate {
+        return refuse(format!(
+            "the job {id} only scored a model and has no checkpoint: name the model that it scored"
+        ));
+    }
+    match state.artifacts.list(id).await? {
+        Some(_) => Ok(()),
+        None => refuse(format!("the files of the job {id} were deleted")),
+    }
 }
 
 /// Uploaded texts must be the caller's own.
@@ -41,7 +67,11 @@ fn uploaded(spec: &JobSpec) -> Vec<(String, DatasetId)> {
         _ => format!("calibration.datasets[{index}].dataset"),
     };
     let read = spec.calibration.parts.iter().enumerate().map(|(index, part)| (field(index), &part.dataset));
-    let all = read.chain(scored);
+    let trained = spec.recovery.iter().filter_map(|recovery| match &recovery.dataset {
+        TrainingData::Own(name) => Some(("recovery.dataset".to_owned(), name)),
+        TrainingData::Alpaca => None,
+    });
+    let all = read.chain(trained).chain(scored);
     let own = |(field, name): (String, &DatasetName)| match name {
         DatasetName::Uploaded(id) => Some((field, *id)),
         _ => None,

@@ -25,9 +25,9 @@ pub use publication::{
     Publication, PublicationBody, PublicationOrder, PublicationRefusal, PublicationStatus, Publisher, Token,
 };
 pub use report::{
-    AverageReport, AverageScores, ByteCounts, CheckpointReport, EvaluationReport, LayerReport, MatrixReport,
-    ModelReport, ParameterCounts, PerplexityReport, RecoveryReport, RemovedShares, Report, StageSeconds, TaskReport,
-    TaskScores, TrainingPoint, ValidationPoint,
+    AverageReport, AverageScores, ByteCounts, CheckpointReport, EvaluationReport, HeldOutReport, LayerReport,
+    MatrixReport, ModelReport, ParameterCounts, PerplexityReport, RecoveryReport, RemovedShares, Report, StageSeconds,
+    TaskReport, TaskScores, TrainingPoint, ValidationPoint,
 };
 pub use scope::Scope;
 pub use source::{DatasetName, ModelSource, UPLOADS};

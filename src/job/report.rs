@@ -116,7 +116,7 @@ pub struct LayerReport {
     /// Mean angular distance (in units of π) of every run of n consecutive layers, by its first layer; only with the `angular` metric.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub angular_distance: Option<Vec<f64>>,
-    /// The layers that were compressed or removed, ascending.
+    /// The layers that were compressed or removed; those with factors where nothing was compressed. Ascending.
     pub redundant: Vec<usize>,
 }
 
@@ -162,6 +162,9 @@ pub struct TaskReport {
     pub before: Option<TaskScores>,
     /// Of the compressed model, on the weights as exported.
     pub after: TaskScores,
+    /// Of the model after recovery, on the weights as exported; null without recovery.
+    #[serde(default)]
+    pub recovered: Option<TaskScores>,
     /// Documents asked.
     pub documents: usize,
     /// Solved examples before each.
@@ -192,6 +195,9 @@ pub struct AverageReport {
     pub before: Option<AverageScores>,
     /// Of the compressed model.
     pub after: AverageScores,
+    /// Of the model after recovery; null without recovery.
+    #[serde(default)]
+    pub recovered: Option<AverageScores>,
 }
 
 /// Means over the tasks.
@@ -217,9 +223,9 @@ impl AverageScores {
 /// Perplexity on one data set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PerplexityReport {
-    /// Of the source; null when `compare_dense` is false.
+    /// Of the source; null when `compare_dense` is false, or where nothing was compressed.
     pub before: Option<f64>,
-    /// Of the compressed model, on the weights as exported.
+    /// Of the compressed model, on the weights as exported; of the source where nothing was compressed.
     pub after: f64,
     /// Of the model after recovery, on the weights as exported; null without recovery.
     #[serde(default)]
@@ -262,6 +268,23 @@ pub struct RecoveryReport {
     pub curve: Vec<TrainingPoint>,
     /// Every validation.
     pub validation: Vec<ValidationPoint>,
+    /// Losses of what is kept back, before and after; null where nothing is.
+    #[serde(default)]
+    pub held_out: Option<HeldOutReport>,
+}
+
+/// Mean loss per token, in nats, of the records or windows that are kept back to validate on: of the answers only, unless
+/// `train_on_inputs` is set. The perplexity is e to that power.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct HeldOutReport {
+    /// Of the source; null when `compare_dense` is false, or where nothing was compressed.
+    pub before: Option<f64>,
+    /// Of the model that training began with, on its weights as they would have been exported.
+    pub after: f64,
+    /// Of the model after recovery, on the weights as exported.
+    pub recovered: f64,
+    /// Tokens whose loss counts.
+    pub tokens: u64,
 }
 
 /// A step of training.

@@ -1,6 +1,6 @@
 use std::{fmt, str::FromStr};
 
-use super::DatasetId;
+use super::{DatasetId, JobId};
 
 /// Where a model comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -17,6 +17,8 @@ pub enum ModelSource {
         /// Relative path with `/` between its parts, none of them `.` or `..`.
         name: String,
     },
+    /// `job:ID`: what a finished job has published; the factored checkpoint where there are two.
+    Job(JobId),
 }
 
 /// Where text comes from: a data set known by name, or `file:NAME` under the data sets folder.
@@ -38,6 +40,7 @@ pub enum DatasetName {
 }
 
 const FILE_PREFIX: &str = "file:";
+const JOB_PREFIX: &str = "job:";
 const LONGEST_NAME: usize = 255;
 /// The folder of uploaded texts, under the data sets folder. No name leads there but an id, so that nobody reads a text
 /// of somebody else.
@@ -64,6 +67,9 @@ impl FromStr for ModelSource {
         if let Some(name) = text.strip_prefix(FILE_PREFIX) {
             return parse_relative(name).map(|name| Self::Local { name });
         }
+        if let Some(id) = text.strip_prefix(JOB_PREFIX) {
+            return id.parse().map(Self::Job).map_err(|error| format!("'{text}': {error}"));
+        }
         let (repository, revision) = match text.split_once('@') {
             Some((repository, revision)) => (repository, Some(revision)),
             None => (text, None),
@@ -74,7 +80,7 @@ impl FromStr for ModelSource {
             && revision.is_none_or(|revision| revision.split('/').all(is_word));
         if !well_formed {
             return Err(format!(
-                "'{text}' names no model: use 'org/name', 'org/name@revision' or 'file:NAME' for a folder under the models folder"
+                "'{text}' names no model: use 'org/name', 'org/name@revision', 'file:NAME' for a folder under the models folder, or 'job:ID' for what a finished job has published"
             ));
         }
         Ok(Self::Hub { repository: repository.to_owned(), revision: revision.map(str::to_owned) })
@@ -87,6 +93,7 @@ impl fmt::Display for ModelSource {
             Self::Hub { repository, revision: None } => f.write_str(repository),
             Self::Hub { repository, revision: Some(revision) } => write!(f, "{repository}@{revision}"),
             Self::Local { name } => write!(f, "{FILE_PREFIX}{name}"),
+            Self::Job(id) => write!(f, "{JOB_PREFIX}{id}"),
         }
     }
 }
@@ -155,6 +162,17 @@ mod tests {
         let source: ModelSource = "org/name@refs/pr/1".parse().unwrap();
         assert_eq!(source, ModelSource::Hub { repository: "org/name".into(), revision: Some("refs/pr/1".into()) });
         assert_eq!(source.to_string(), "org/name@refs/pr/1");
+    }
+
+    #[test]
+    fn a_job_is_named_by_its_whole_id() {
+        let text = "job:01890a5d-ac96-774b-bcce-b302099a8057";
+        let source: ModelSource = text.parse().unwrap();
+        assert!(matches!(source, ModelSource::Job(_)));
+        assert_eq!(source.to_string(), text);
+        for text in ["job:", "job:1", "job:01890a5dac96774bbcceb302099a8057"] {
+            assert!(text.parse::<ModelSource>().unwrap_err().contains("not a job id"), "{text}");
+        }
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub(super) fn assess(spec: &JobSpec, context: &Context<'_>) -> Result<Report, Er
     score_dense(&decoder, &texts, &mut state, context)?;
     let accuracies = take_exams(&mut decoder, &exams, "dense", &mut state, context)?;
     drop(decoder);
-    let tasks = task_reports(&exams, &Accuracies::new(), &accuracies);
+    let tasks = task_reports(&exams, &Accuracies::new(), &accuracies, None);
     let perplexity = evaluate::perplexity_reports(&texts, &Scores::new(), &state.finished.dense, None);
     let bytes = model.weights.file_bytes()?;
     let report = Report {

@@ -8,6 +8,8 @@ use crate::{checkpoint::HubSettings, job::Progress};
 pub struct Settings {
     /// `file:NAME` models are folders under this one.
     pub models_dir: PathBuf,
+    /// Folders that jobs have published, by id: what `job:ID` models are.
+    pub published_dir: PathBuf,
     /// Texts: `<name>/<split>.{txt,jsonl,json}`, and `file:NAME` texts.
     pub datasets_dir: PathBuf,
     /// The hub.

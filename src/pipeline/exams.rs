@@ -122,12 +122,18 @@ impl Sheet {
 }
 
 /// The report's rows, in the order of the tasks.
-pub(super) fn task_reports(exams: &[Exam], before: &Accuracies, after: &Accuracies) -> IndexMap<String, TaskReport> {
+pub(super) fn task_reports(
+    exams: &[Exam],
+    before: &Accuracies,
+    after: &Accuracies,
+    recovered: Option<&Accuracies>,
+) -> IndexMap<String, TaskReport> {
     let row = |exam: &Exam| {
         let name = exam.task.to_string();
         let report = TaskReport {
             before: before.get(&name).copied(),
             after: after.get(&name).copied()?,
+            recovered: recovered.and_then(|accuracies| accuracies.get(&name)).copied(),
             documents: exam.documents.len(),
             num_fewshot: exam.few_shot.map_or(0, |(shots, _)| shots),
             protocol: protocol(exam),
@@ -139,11 +145,15 @@ pub(super) fn task_reports(exams: &[Exam], before: &Accuracies, after: &Accuraci
 
 /// Means over the tasks; none without tasks.
 pub(super) fn average(tasks: &IndexMap<String, TaskReport>) -> Option<AverageReport> {
-    let before: Option<Vec<TaskScores>> = tasks.values().map(|task| task.before).collect();
-    let after: Vec<TaskScores> = tasks.values().map(|task| task.after).collect();
+    // Of tasks that were all scored in that state.
+    let mean = |state: fn(&TaskReport) -> Option<TaskScores>| {
+        let scores: Option<Vec<TaskScores>> = tasks.values().map(state).collect();
+        AverageScores::of(&scores?)
+    };
     Some(AverageReport {
-        before: before.and_then(|before| AverageScores::of(&before)),
-        after: AverageScores::of(&after)?,
+        before: mean(|task| task.before),
+        after: mean(|task| Some(task.after))?,
+        recovered: mean(|task| task.recovered),
     })
 }
 

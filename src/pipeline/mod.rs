@@ -5,6 +5,7 @@ mod assess;
 mod budget;
 mod calibrate;
 mod compress;
+mod conclude;
 mod context;
 mod cost;
 mod error;
@@ -20,13 +21,14 @@ mod piece;
 mod plan;
 mod recover;
 mod report;
+mod retrain;
 mod select;
 mod state;
 mod statistics;
 
 use std::{fs, path::Path, sync::Arc};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 pub use context::{Context, Observer, Settings};
 pub use cost::{StageCost, cost};
@@ -37,15 +39,15 @@ pub use plan::plan;
 use self::{
     budget::{LayerBudget, Sizes},
     compress::{Compressed, Task, by_module, compress},
+    conclude::{Made, conclude},
     evaluate::{Text, read_texts, score},
     exams::{Accuracies, read_exams, take_exams},
-    export::{Changes, Source, count_parameters, install_as_exported, write_cards},
+    export::{Changes, Source, count_parameters, install_as_exported},
     factorize::Rule,
     influence::{Influence, Wanted},
     memory::Demand,
-    recover::{RecoveryTask, recover},
-    report::{Findings, report},
-    state::{State, peak_rss_bytes, write_json},
+    recover::Lessons,
+    state::State,
     statistics::Needs,
 };
 use crate::{
@@ -67,22 +69,32 @@ type Scores = indexmap::IndexMap<String, Perplexity>;
 /// # Errors
 /// [`Error`] says what is wrong in words for the user; [`Error::failure`] decides whether to try again.
 pub fn run(spec: &JobSpec, context: &Context<'_>) -> Result<Report, Error> {
-    if spec.kind == Kind::Evaluate {
-        return assess::assess(spec, context);
+    match (spec.kind, &spec.recovery) {
+        (Kind::Compress, _) => run_compression(spec, context),
+        (Kind::Recover, Some(recovery)) => retrain::retrain(spec, recovery, context),
+        (Kind::Recover, None) => Err(Error::invalid_spec("recovery: is null, and so is grasp: there is nothing to do")),
+        (Kind::Evaluate, _) => assess::assess(spec, context),
     }
+}
+
+fn run_compression(spec: &JobSpec, context: &Context<'_>) -> Result<Report, Error> {
     let mut notes = Vec::new();
     let (snapshot, mut state) = download(spec, context)?;
     let model = state.timed(Stage::Load, |_| Model::read(snapshot))?;
     let (budget, keep) = model.budget(spec)?;
     let (windows, texts) = state.timed(Stage::Calibrate, |_| read_text(spec, &model, context, &mut notes))?;
     let exams = model.exams(spec, &mut state, context)?;
+    let lessons = model.lessons(spec, &mut state, context)?;
     let plan = model.demand(spec, &budget, keep, &windows, &texts).plan(context.settings.memory_limit)?;
     let mut decoder = state.timed(Stage::Load, |_| model.load(spec, &windows, &texts, plan.residency, context))?;
     let influence = measure_influence(&decoder, &windows, &budget, &mut state, context)?;
-    let mut accuracies = (Accuracies::new(), Accuracies::new());
+    let mut dense = Accuracies::new();
     if spec.evaluation.as_ref().is_some_and(|evaluation| evaluation.compare_dense) {
         score_dense(&decoder, &texts, &mut state, context)?;
-        accuracies.0 = take_exams(&mut decoder, &exams, "dense", &mut state, context)?;
+        dense = take_exams(&mut decoder, &exams, "dense", &mut state, context)?;
+        if let Some(lessons) = &lessons {
+            lessons.held_out(&decoder, "dense", &mut state, context)?;
+        }
     }
     let matrices = match spec.grasp.method {
         Method::Grasp => {
@@ -104,40 +116,16 @@ pub fn run(spec: &JobSpec, context: &Context<'_>) -> Result<Report, Error> {
         }
     };
     install_as_exported(&mut decoder, &matrices, &model.weights, &spec.export)?;
-    let compressed = score_compressed(&decoder, &texts, &mut state, context)?;
-    accuracies.1 = take_exams(&mut decoder, &exams, "compressed", &mut state, context)?;
-    let mut changes = model.changes(spec, &influence, &matrices);
-    let recovered = match &spec.recovery {
-        Some(recovery) => {
-            let task =
-                RecoveryTask { recovery, spec, model: &model, redundant: &influence.redundant, changes: &mut changes };
-            Some(recover(&mut decoder, task, &matrices, &texts, &mut state, context)?)
-        }
-        None => None,
-    };
-    let residency = decoder.residency();
-    drop(decoder);
-    let checkpoints = state.timed(Stage::Export, |_| model.export(&changes, &spec.export, context.output, context))?;
-    let found = Findings {
-        influence,
-        matrices,
-        texts,
-        exams,
-        compressed,
-        accuracies,
-        recovered,
-        checkpoints,
-        notes,
-        residency,
-    };
-    publish(spec, &model, found, &mut state, context)
+    let changes = model.changes(spec, &influence, &matrices);
+    let made = Made { influence, matrices, changes, texts, exams, dense, lessons, notes };
+    conclude(decoder, made, (spec, &model), state, context)
 }
 
 fn download(spec: &JobSpec, context: &Context<'_>) -> Result<(Snapshot, State), Error> {
     context.progress(Progress::new(Stage::Download, 0, 1))?;
     let start = std::time::Instant::now();
-    let settings = context.settings;
-    let snapshot = checkpoint::resolve(&spec.model, &settings.models_dir, &settings.hub, &mut |done, total, file| {
+    let Settings { models_dir, published_dir, hub, .. } = context.settings;
+    let snapshot = checkpoint::resolve(&spec.model, models_dir, published_dir, hub, &mut |done, total, file| {
         let progress = Progress { part: Some(file.to_owned()), ..Progress::new(Stage::Download, done, total) };
         context.progress(progress).is_ok()
     })?;
@@ -182,6 +170,17 @@ impl Model {
             }
             None => Ok(Vec::new()),
         }
+    }
+
+    /// What the job trains on, read before anything else is done, so that nothing is done in vain.
+    fn lessons<'a>(
+        &self,
+        spec: &'a JobSpec,
+        state: &mut State,
+        context: &Context<'_>,
+    ) -> Result<Option<Lessons<'a>>, Error> {
+        let read = |recovery| state.timed(Stage::Calibrate, |_| Lessons::read(recovery, self, context));
+        spec.recovery.as_ref().map(read).transpose()
     }
 
     fn demand<'a>(
@@ -310,40 +309,6 @@ fn score_dense(decoder: &Decoder, texts: &[Text], state: &mut State, context: &C
     state.timed(Stage::Evaluate, |_| score(decoder, texts, "dense", context, &mut known))?;
     state.finished.dense = known;
     state.step(context)
-}
-
-/// Scores the model on its weights as they will be exported.
-fn score_compressed(
-    decoder: &Decoder,
-    texts: &[Text],
-    state: &mut State,
-    context: &Context<'_>,
-) -> Result<Scores, Error> {
-    let mut scores = state.finished.compressed.clone();
-    if texts.iter().any(|text| !scores.contains_key(&text.name)) {
-        state.timed(Stage::Evaluate, |_| score(decoder, texts, "compressed", context, &mut scores))?;
-        state.finished.compressed.clone_from(&scores);
-        state.save()?;
-    }
-    Ok(scores)
-}
-
-/// Writes the report, the singular values and the checksums: the folder is then complete.
-fn publish(
-    spec: &JobSpec,
-    model: &Model,
-    found: Findings,
-    state: &mut State,
-    context: &Context<'_>,
-) -> Result<Report, Error> {
-    context.progress(Progress::new(Stage::Publish, 0, 1))?;
-    state.finished.peak_rss_bytes = state.finished.peak_rss_bytes.max(peak_rss_bytes());
-    let triplets: Vec<_> = found.matrices.iter().map(|matrix| &matrix.triplets).collect();
-    write_json(&context.output.join("singular_values.json"), &json!({ "matrices": triplets }))?;
-    let report = report(spec, model, found, state, context)?;
-    write_cards(&report, &model.snapshot.folder, context.output)?;
-    write_report(&report, context)?;
-    Ok(report)
 }
 
 fn write_report(report: &Report, context: &Context<'_>) -> Result<(), Error> {

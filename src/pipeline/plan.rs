@@ -8,7 +8,7 @@ use crate::{
     checkpoint::{self, HubSettings, Snapshot},
     job::{
         ByteCounts, JobSpec, ModelSource, ParameterCounts, Plan, PlannedMatrix, Refusal,
-        spec::{Method, Schedule},
+        spec::{Kind, Method, Schedule},
     },
 };
 
@@ -37,7 +37,7 @@ fn refusal(failure: crate::job::Failure) -> Refusal {
 
 fn find(spec: &JobSpec, settings: &Settings) -> Result<Option<Snapshot>, Error> {
     let hub = HubSettings { offline: true, ..settings.hub.clone() };
-    match checkpoint::resolve(&spec.model, &settings.models_dir, &hub, &mut |_, _, _| true) {
+    match checkpoint::resolve(&spec.model, &settings.models_dir, &settings.published_dir, &hub, &mut |_, _, _| true) {
         Ok(snapshot) => Ok(Some(snapshot)),
         // It may well be on the hub.
         Err(_) if matches!(spec.model, ModelSource::Hub { .. }) && !settings.hub.offline => Ok(None),
@@ -50,7 +50,26 @@ fn unknown() -> Plan {
     Plan { notes: vec![note.to_owned()], ..Plan::default() }
 }
 
+/// A job that only trains or only scores: every size stays as it is.
+fn plan_as_it_is(spec: &JobSpec, model: &Model) -> Result<Plan, Error> {
+    let trained = spec.recovery.as_ref().map(|recovery| model.factored_layers(recovery)).transpose()?;
+    let bytes = model.weights.file_bytes()?;
+    let written = if trained.is_some() { 2 * bytes } else { 0 };
+    Ok(Plan {
+        architecture: Some(model.config.architecture.clone()),
+        parameters: Some(ParameterCounts { before: model.parameters, after: model.parameters }),
+        bytes: Some(ByteCounts { before: bytes, after: bytes }),
+        memory_bytes: Some(memory(spec, model, 0)),
+        disk_bytes: Some(written),
+        notes: vec!["nothing is compressed; memory and disk are estimates".to_owned()],
+        ..Plan::default()
+    })
+}
+
 fn plan_for(spec: &JobSpec, model: &Model) -> Result<Plan, Error> {
+    if spec.kind != Kind::Compress {
+        return plan_as_it_is(spec, model);
+    }
     let (budget, keep) = model.budget(spec)?;
     let (layers, count) = match budget {
         LayerBudget::Count(count, _) => (None, count),

@@ -50,8 +50,9 @@ pub(super) fn report(
         mut notes,
         residency,
     } = found;
-    let tasks = task_reports(&exams, &accuracies.0, &accuracies.1);
-    let recovered_scores = recovered.as_ref().map(|found| &found.scores);
+    let (recovered_scores, recovered_tasks) =
+        recovered.as_ref().map(|found| (&found.scores, &found.accuracies)).unzip();
+    let tasks = task_reports(&exams, &accuracies.0, &accuracies.1, recovered_tasks);
     let perplexity = perplexity_reports(&texts, &state.finished.dense, &compressed, recovered_scores);
     let evaluation = EvaluationReport { perplexity, average: average(&tasks), tasks };
     let recovery = recovered.map(|found| found.report);

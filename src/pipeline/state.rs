@@ -37,6 +37,9 @@ pub(super) struct Finished {
     /// Scores of the compressed model before recovery, by data set.
     #[serde(default)]
     pub(super) compressed: IndexMap<String, Perplexity>,
+    /// Losses of what recovery keeps back, by the model's state.
+    #[serde(default)]
+    pub(super) held_out: IndexMap<String, f64>,
     /// Name of the folder with the training as it stands.
     #[serde(default)]
     pub(super) recovery: Option<String>,

@@ -29,6 +29,9 @@ pub(super) struct Needs {
 }
 
 impl Needs {
+    /// Nothing is added up.
+    pub(super) const NONE: Self = Self { gradient: false, input: false, output: false, squares: false };
+
     pub(super) const fn of(basis: Basis, score: Score) -> Self {
         Self {
             gradient: matches!(score, Score::Taylor | Score::Gradient),

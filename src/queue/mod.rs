@@ -12,7 +12,7 @@ mod sqlite;
 mod submission;
 mod webhooks;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use async_trait::async_trait;
 pub use datasets::{DatasetRecord, DatasetStore};
@@ -173,6 +173,8 @@ pub trait JobStore: Send + Sync {
     async fn counts(&self) -> Result<Vec<(Status, u64)>, StoreError>;
     /// Jobs that have ended, the one that ended first at the head, each with how long ago that was.
     async fn ended(&self) -> Result<Vec<(JobId, Duration)>, StoreError>;
+    /// Jobs whose checkpoints are the models of jobs that have not ended: their files are still needed.
+    async fn models_in_use(&self) -> Result<BTreeSet<JobId>, StoreError>;
     /// Changes whenever something was written through this store. A reader waits for it, but not for long: another
     /// process may write too.
     fn changes(&self) -> watch::Receiver<u64>;

@@ -1,6 +1,9 @@
 //! How long jobs that are over are kept.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use super::{folder, slot::Shared};
 use crate::{
@@ -41,7 +44,8 @@ pub(super) async fn apply(shared: &Shared) {
 
 async fn delete_old(shared: &Shared, retention: Retention) -> Result<(), Trouble> {
     let sizes: HashMap<JobId, u64> = shared.artifacts.published().await?.into_iter().collect();
-    for id in beyond(retention, &shared.store.ended().await?, &sizes) {
+    let in_use = shared.store.models_in_use().await?;
+    for id in beyond(retention, &shared.store.ended().await?, &sizes, &in_use) {
         // Files first: a record without files can still be deleted, files without a record never.
         shared.artifacts.remove(id).await?;
         Logs::new(shared.settings.log_dir.clone()).remove(id)?;
@@ -53,12 +57,17 @@ async fn delete_old(shared: &Shared, retention: Retention) -> Result<(), Trouble
     Ok(())
 }
 
-/// Which of the ended jobs, the one that ended first at the head, are not kept.
-fn beyond(retention: Retention, ended: &[(JobId, Duration)], sizes: &HashMap<JobId, u64>) -> Vec<JobId> {
+/// Which of the ended jobs, the one that ended first at the head, are not kept; never one that another job needs.
+fn beyond(
+    retention: Retention,
+    ended: &[(JobId, Duration)],
+    sizes: &HashMap<JobId, u64>,
+    in_use: &BTreeSet<JobId>,
+) -> Vec<JobId> {
     let size = |id: &JobId| sizes.get(id).copied().unwrap_or(0);
     let mut left: u64 = ended.iter().map(|(id, _)| size(id)).sum();
     let mut old = Vec::new();
-    for (id, age) in ended {
+    for (id, age) in ended.iter().filter(|(id, _)| !in_use.contains(id)) {
         let too_old = retention.age.is_some_and(|most| *age > most);
         let too_much = size(id) > 0 && retention.bytes.is_some_and(|most| left > most);
         if too_old || too_much {
@@ -79,12 +88,16 @@ mod tests {
         let ids: Vec<_> = (0..4).map(|_| RandomIds.job_id()).collect();
         let ended: Vec<_> = ids.iter().zip([40, 30, 20, 10]).map(|(&id, age)| (id, Duration::from_secs(age))).collect();
         let sizes = HashMap::from([(ids[0], 5), (ids[2], 5), (ids[3], 5)]);
-        let beyond =
-            |age: Option<u64>, bytes| beyond(Retention { age: age.map(Duration::from_secs), bytes }, &ended, &sizes);
-        assert_eq!(beyond(None, None), []);
-        assert_eq!(beyond(Some(25), None), ids[..2]);
+        let mut in_use = BTreeSet::new();
+        let beyond = |age: Option<u64>, bytes, in_use: &BTreeSet<JobId>| {
+            beyond(Retention { age: age.map(Duration::from_secs), bytes }, &ended, &sizes, in_use)
+        };
+        assert_eq!(beyond(None, None, &in_use), []);
+        assert_eq!(beyond(Some(25), None, &in_use), ids[..2]);
         // The second has published nothing: deleting it would not help.
-        assert_eq!(beyond(None, Some(7)), [ids[0], ids[2]]);
-        assert_eq!(beyond(Some(35), Some(10)), ids[..1]);
+        assert_eq!(beyond(None, Some(7), &in_use), [ids[0], ids[2]]);
+        assert_eq!(beyond(Some(35), Some(10), &in_use), ids[..1]);
+        in_use.insert(ids[0]);
+        assert_eq!(beyond(Some(35), Some(7), &in_use), [ids[2], ids[3]]);
     }
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{SETTINGS, TestApp, code, header};
 
-async fn add_key(app: &TestApp, key: &str, tenant: &str, scopes: &[Scope], lifetime: Option<Duration>) {
+pub(crate) async fn add_key(app: &TestApp, key: &str, tenant: &str, scopes: &[Scope], lifetime: Option<Duration>) {
     let scopes = scopes.to_vec();
     let new = NewKey { id: format!("key_{key}"), tenant: tenant.into(), scopes, hash: KeyHash::of(key), lifetime };
     app.database.add_key(&new).await.unwrap();

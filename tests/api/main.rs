@@ -15,6 +15,7 @@ mod plans;
 mod problems;
 mod publications;
 mod service;
+mod sources;
 mod wait;
 mod webhooks;
 
@@ -75,8 +76,14 @@ fn planner() -> TheMethod {
         retry_delay: Duration::ZERO,
     };
     let datasets_dir = fixtures.join("text");
-    let settings =
-        pipeline::Settings { models_dir: fixtures, datasets_dir, hub, device: "cpu".into(), memory_limit: 8 << 30 };
+    let settings = pipeline::Settings {
+        models_dir: fixtures,
+        published_dir: "/nonexistent".into(),
+        datasets_dir,
+        hub,
+        device: "cpu".into(),
+        memory_limit: 8 << 30,
+    };
     TheMethod { settings, devices: vec!["cpu".to_owned()] }
 }
 

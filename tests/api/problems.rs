@@ -1,6 +1,10 @@
 //! The shape of every problem, as a snapshot: these are an interface.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use graspd::{
@@ -136,6 +140,9 @@ impl JobStore for Faulty {
     }
     async fn ended(&self) -> Result<Vec<(JobId, Duration)>, StoreError> {
         self.store.ended().await
+    }
+    async fn models_in_use(&self) -> Result<BTreeSet<JobId>, StoreError> {
+        self.store.models_in_use().await
     }
     fn changes(&self) -> watch::Receiver<u64> {
         self.store.changes()

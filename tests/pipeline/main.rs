@@ -11,5 +11,6 @@ mod jobs;
 mod memory;
 mod peers;
 mod recovery;
+mod retraining;
 mod support;
 mod training;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::support::{Job, Watcher, fixtures};
 
-fn spec(grasp: &Value, recovery: &Value) -> Value {
+pub(crate) fn spec(grasp: &Value, recovery: &Value) -> Value {
     json!({
         "model": "file:tiny-llama",
         "calibration": {"dataset": "file:calibration", "selection": "first", "samples": 4, "sequence_length": 64},
@@ -20,12 +20,12 @@ fn spec(grasp: &Value, recovery: &Value) -> Value {
     })
 }
 
-fn compressed() -> Value {
+pub(crate) fn compressed() -> Value {
     json!({"layers": [2, 3], "retain_ratio": 0.1})
 }
 
 /// A few steps on the text that ships with the project.
-fn short(method: &str) -> Value {
+pub(crate) fn short(method: &str) -> Value {
     json!({"method": method, "dataset": "file:calibration", "max_steps": 6, "batch_size": 4, "micro_batch_size": 2,
         "max_length": 64, "validate_every": 2, "learning_rate": 0.002})
 }
@@ -35,7 +35,7 @@ fn scores(report: &Report) -> (f64, f64, f64) {
     (score.before.unwrap(), score.after, score.recovered.unwrap())
 }
 
-fn weights(job: &Job, folder: &str) -> Vec<u8> {
+pub(crate) fn weights(job: &Job, folder: &str) -> Vec<u8> {
     fs::read(job.output().join(folder).join("model.safetensors")).unwrap()
 }
 

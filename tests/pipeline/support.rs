@@ -21,6 +21,7 @@ pub(crate) fn fixtures() -> PathBuf {
 pub(crate) fn settings(models_dir: &Path, memory_limit: u64) -> Settings {
     Settings {
         models_dir: models_dir.to_owned(),
+        published_dir: models_dir.join("published"),
         datasets_dir: fixtures().join("text"),
         hub: HubSettings {
             endpoint: "http://127.0.0.1:9".into(),

@@ -121,6 +121,25 @@ async fn jobs_beyond_the_retention_are_deleted_with_their_files() {
 }
 
 #[tokio::test]
+async fn a_checkpoint_that_a_waiting_job_needs_outlives_the_retention() {
+    let mut bench = Bench::running("finish").await;
+    let (needed, old) = (bench.submit().await, bench.submit().await);
+    bench.until_over(old).await;
+    bench.until_over(needed).await;
+    bench.stop().await;
+    let waiting = bench.submit_body(serde_json::json!({"model": format!("job:{needed}"), "kind": "evaluate"})).await;
+    bench.store.pause(waiting).await.unwrap();
+    let mut bench = bench.again();
+    bench.settings.retention = Retention { age: None, bytes: Some(1) };
+    bench.start();
+    while bench.store.get(old).await.unwrap().is_some() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    bench.stop().await;
+    assert!(bench.published(needed).await.is_some());
+}
+
+#[tokio::test]
 async fn a_cancel_ends_even_a_child_that_ignores_it() {
     let mut bench =
         Bench::running("trap '' TERM; echo $$ > $work/../pid; progress load 1; while :; do sleep 1; done").await;

@@ -1,6 +1,7 @@
 //! The real stores, with an eye on what reaches them and a hand on the cable.
 
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     sync::{
         Mutex,
@@ -67,6 +68,10 @@ impl JobStore for WatchedJobs {
 
     async fn ended(&self) -> Result<Vec<(JobId, Duration)>, StoreError> {
         self.inner.ended().await
+    }
+
+    async fn models_in_use(&self) -> Result<BTreeSet<JobId>, StoreError> {
+        self.inner.models_in_use().await
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

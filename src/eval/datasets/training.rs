@@ -45,11 +45,11 @@ pub enum TrainingText {
 pub fn load_training(data: &TrainingData, datasets_dir: &Path, hub: &HubSettings) -> Result<TrainingText, Error> {
     let found = match data {
         TrainingData::Alpaca => find_local(&alpaca_folder(), SPLIT, datasets_dir)?,
-        TrainingData::Local(name) => find_local(name, SPLIT, datasets_dir)?,
+        TrainingData::Own(name) => find_local(name, SPLIT, datasets_dir)?,
     };
     match (data, found) {
         (_, Some(Found { path, format, .. })) => read(&path, format),
-        (TrainingData::Local(name), None) => Err(Error::DatasetNotFound(hint(name, datasets_dir))),
+        (TrainingData::Own(name), None) => Err(Error::DatasetNotFound(hint(name, datasets_dir))),
         (TrainingData::Alpaca, None) => fetch(datasets_dir, hub),
     }
 }

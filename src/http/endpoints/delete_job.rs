@@ -12,7 +12,7 @@ use crate::{
     responses(
         (status = 204, description = "It is gone"),
         (status = 404, description = "`job_not_found`", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`job_active`: cancel it first", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`job_active`: cancel it first; `job_in_use`: a job that has not ended uses its checkpoint", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "`store_unavailable`", body = Problem, content_type = "application/problem+json"),
         (status = 507, description = "`disk_full`", body = Problem, content_type = "application/problem+json"),
     )
@@ -23,6 +23,9 @@ pub(in crate::http) async fn delete_job(
 ) -> Result<StatusCode, ApiError> {
     if !status.is_terminal() {
         return Err(ApiError::JobActive(status));
+    }
+    if state.store.models_in_use().await?.contains(&id) {
+        return Err(ApiError::JobInUse);
     }
     // Files first: a record without files can still be deleted, files without a record never.
     state.artifacts.remove(id).await?;

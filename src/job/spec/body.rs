@@ -18,17 +18,19 @@ use super::{
 #[serde(deny_unknown_fields)]
 #[schema(as = JobSpec, example = json!({"model": "HuggingFaceTB/SmolLM2-135M", "grasp": {"layers": 8, "retain_ratio": 0.3}}))]
 pub struct JobBody {
-    /// `compress`, or `evaluate`: score the model as it is. Default: compress.
+    /// `compress`; `evaluate`: score the model as it is; or `recover`: train it as it is. Default: compress, or recover
+    /// where `grasp` is null.
     #[serde(default, skip_serializing_if = "is_default")]
     pub kind: Kind,
-    /// `org/name[@revision]` on the hub, or `file:NAME`, a folder under the server's models folder.
+    /// `org/name[@revision]` on the hub; `file:NAME`, a folder under the server's models folder; or `job:ID`, the
+    /// checkpoint that a finished job of yours has published (the factored one where there are two).
     pub model: String,
     /// The text the gradients come from.
     #[serde(default, skip_serializing_if = "is_default")]
     pub calibration: CalibrationBody,
-    /// The method.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub grasp: GraspBody,
+    /// The method; `null`, with `recovery`, trains the model as it is without compressing it.
+    #[serde(default = "some_default", skip_serializing_if = "is_some_default", deserialize_with = "null_is_none")]
+    pub grasp: Option<GraspBody>,
     /// Training of what was kept; `null`, the default, for none.
     #[serde(default)]
     pub recovery: Option<RecoveryBody>,
@@ -65,11 +67,16 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 
 // A field that is absent means the default, an explicit null means none.
 #[expect(clippy::unnecessary_wraps, reason = "serde wants the field's own type")]
-fn some_default() -> Option<EvaluationBody> {
-    Some(EvaluationBody::default())
+fn some_default<T: Default>() -> Option<T> {
+    Some(T::default())
 }
 
-fn null_is_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<EvaluationBody>, D::Error> {
+#[expect(clippy::ref_option, reason = "serde hands over a reference to the field")]
+fn is_some_default<T: Default + PartialEq>(value: &Option<T>) -> bool {
+    *value == some_default()
+}
+
+fn null_is_none<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     Option::deserialize(deserializer)
 }
 
@@ -233,10 +240,11 @@ impl<'de> de::Visitor<'de> for LayersVisitor {
 
 impl From<&JobSpec> for JobBody {
     fn from(spec: &JobSpec) -> Self {
-        // Settings of a compression mean nothing to an evaluation and are left out of it.
+        // Settings of a compression mean nothing where nothing is compressed, and are left out.
         let (calibration, grasp) = match spec.kind {
-            Kind::Compress => (CalibrationBody::from(&spec.calibration), GraspBody::from(&spec.grasp)),
-            Kind::Evaluate => Default::default(),
+            Kind::Compress => (CalibrationBody::from(&spec.calibration), Some(GraspBody::from(&spec.grasp))),
+            Kind::Recover => (CalibrationBody::default(), None),
+            Kind::Evaluate => (CalibrationBody::default(), some_default()),
         };
         Self {
             kind: spec.kind,

@@ -7,7 +7,8 @@ use serde_json::Value;
 use super::{
     Calibration, CalibrationBody, CalibrationPart, Grasp, GraspBody, JobBody, JobSpec, Kind, LayerMetric, Layers,
     LayersBody, Method, Projection, Recovery, RecoveryBody, RecoveryTarget, Selection, SigmaSplit, Size, SpecError,
-    body::LayersWord, check_evaluation::check_evaluation, export::check_export, preset, recovery,
+    body::LayersWord, check_evaluation::check_evaluation, check_kind::check_kind, export::check_export, preset,
+    recovery,
 };
 
 const MOST_SAMPLES: usize = 65_536;
@@ -63,38 +64,19 @@ pub(super) fn whole_numbers(value: &Value) -> Value {
 }
 
 pub(super) fn check(body: JobBody) -> Result<JobSpec, SpecError> {
-    if body.kind == Kind::Evaluate {
-        check_nothing_but_evaluation(&body)?;
-    }
-    let grasp = check_grasp(body.grasp)?;
+    let kind = check_kind(&body)?;
+    let grasp = check_grasp(body.grasp.unwrap_or_default())?;
     Ok(JobSpec {
-        kind: body.kind,
+        kind,
         model: parse("model", &body.model)?,
         calibration: check_calibration(&body.calibration)?,
-        recovery: body.recovery.as_ref().map(|body| check_recovery(body, &grasp)).transpose()?,
+        recovery: body.recovery.as_ref().map(|body| check_recovery(body, &grasp, kind)).transpose()?,
         grasp,
         evaluation: body.evaluation.map(check_evaluation).transpose()?,
         export: check_export(body.export)?,
         metadata: check_metadata(body.metadata)?,
         webhook_url: body.webhook_url.map(check_webhook_url).transpose()?,
     })
-}
-
-fn check_nothing_but_evaluation(body: &JobBody) -> Result<(), SpecError> {
-    let no_meaning = |field| Err(wrong(field, "has no meaning with kind 'evaluate', which compresses nothing"));
-    if body.calibration != CalibrationBody::default() {
-        return no_meaning("calibration");
-    }
-    if body.grasp != GraspBody::default() {
-        return no_meaning("grasp");
-    }
-    if body.recovery.is_some() {
-        return no_meaning("recovery");
-    }
-    if body.evaluation.is_none() {
-        return Err(wrong("evaluation", "is null, but kind 'evaluate' does nothing else"));
-    }
-    Ok(())
 }
 
 pub(super) fn parse<T: FromStr<Err: Display>>(field: &str, text: &str) -> Result<T, SpecError> {
@@ -256,14 +238,21 @@ fn check_projections(body: Option<Vec<Projection>>) -> Result<Vec<Projection>, S
     Ok(projections)
 }
 
-fn check_recovery(body: &RecoveryBody, grasp: &Grasp) -> Result<Recovery, SpecError> {
+fn check_recovery(body: &RecoveryBody, grasp: &Grasp, kind: Kind) -> Result<Recovery, SpecError> {
     let recovery = recovery::check(body)?;
+    if kind == Kind::Recover && recovery.keep_unrecovered {
+        return Err(wrong(
+            "recovery.keep_unrecovered",
+            "has no meaning where grasp is null: that checkpoint is the model",
+        ));
+    }
     if grasp.method == Method::Remove && recovery.target == RecoveryTarget::RedundantLayers {
         let message = "the redundant layers are gone with method 'remove': set it to all_layers";
         return Err(wrong("recovery.target", message));
     }
     Ok(recovery)
 }
+
 fn check_metadata(metadata: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, SpecError> {
     if metadata.len() > 16 {
         return Err(wrong("metadata", format!("has {} entries: at most 16", metadata.len())));

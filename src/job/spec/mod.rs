@@ -3,6 +3,7 @@
 mod body;
 mod check;
 mod check_evaluation;
+mod check_kind;
 mod export;
 mod preset;
 
@@ -34,7 +35,7 @@ pub struct JobSpec {
     pub model: ModelSource,
     /// The text the gradients come from.
     pub calibration: Calibration,
-    /// The method.
+    /// The method; without meaning where nothing is compressed.
     pub grasp: Grasp,
     /// Training of what was kept, if any.
     pub recovery: Option<Recovery>,
@@ -194,6 +195,8 @@ words! {
         /// Compresses a model, and scores it before and after.
         #[default]
         Compress,
+        /// Trains a model as it is, usually a factored one; the same as `grasp: null`.
+        Recover,
         /// Scores a model as it is, dense or factored.
         Evaluate,
     }

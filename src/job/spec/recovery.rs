@@ -51,8 +51,8 @@ words! {
 pub enum TrainingData {
     /// 52,000 instructions with answers.
     Alpaca,
-    /// The user's own text or records.
-    Local(DatasetName),
+    /// The user's own text or records: a file of the server's, or an upload.
+    Own(DatasetName),
 }
 
 impl FromStr for TrainingData {
@@ -61,9 +61,9 @@ impl FromStr for TrainingData {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "alpaca" => Ok(Self::Alpaca),
-            _ if text.starts_with("file:") => text.parse().map(Self::Local),
+            _ if text.starts_with("file:") || text.starts_with("ds_") => text.parse().map(Self::Own),
             _ => Err(format!(
-                "'{text}' cannot be trained on: use alpaca, or file:NAME for a text or records under the data sets folder"
+                "'{text}' cannot be trained on: use alpaca, file:NAME for a text or records under the data sets folder, or the id of an uploaded one"
             )),
         }
     }
@@ -73,7 +73,7 @@ impl fmt::Display for TrainingData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Alpaca => f.write_str("alpaca"),
-            Self::Local(name) => name.fmt(f),
+            Self::Own(name) => name.fmt(f),
         }
     }
 }
@@ -133,7 +133,8 @@ pub struct Recovery {
 pub struct RecoveryBody {
     /// Default: lora.
     pub method: Option<RecoveryMethod>,
-    /// `alpaca`, or `file:NAME` under the server's data sets folder. Default: alpaca.
+    /// `alpaca`, `file:NAME` under the server's data sets folder, or the id of an uploaded one, `ds_…`: a text, or records
+    /// with `instruction`, `input` and `output`. Default: alpaca.
     #[schema(default = "alpaca")]
     pub dataset: Option<String>,
     /// Times through the data. Default: 1.

@@ -131,6 +131,13 @@ fn every_wrong_field_is_named() {
         (json!({"model": model, "export": {"max_shard_size": "big"}}), "export.max_shard_size"),
         (json!({"model": model, "export": {"max_shard_size": 1.5}}), "export.max_shard_size"),
         (json!({"model": model, "metadata": {"k": 1}}), "metadata.k"),
+        (json!({"model": "job:1"}), "model"),
+        (json!({"model": model, "grasp": null}), "recovery"),
+        (json!({"model": model, "kind": "recover"}), "recovery"),
+        (json!({"model": model, "kind": "recover", "recovery": {}, "grasp": {"layers": 3}}), "grasp"),
+        (json!({"model": model, "grasp": null, "recovery": {}, "calibration": {"samples": 3}}), "calibration"),
+        (json!({"model": model, "grasp": null, "recovery": {"keep_unrecovered": true}}), "recovery.keep_unrecovered"),
+        (json!({"model": model, "kind": "evaluate", "recovery": {}}), "recovery"),
     ] {
         assert_eq!(field_at_fault(&body), field, "{body}");
     }
@@ -140,6 +147,20 @@ fn every_wrong_field_is_named() {
 fn a_bare_ratio_is_explained() {
     let error = parse(json!({"model": "a/b", "grasp": {"ratio": 0.2}})).unwrap_err();
     assert!(error.message.contains("retain_ratio is the share kept"), "{}", error.message);
+}
+
+#[test]
+fn without_grasp_a_job_only_trains_and_reads_back_as_that() {
+    let body =
+        json!({"model": "job:01890a5d-ac96-774b-bcce-b302099a8057", "grasp": null, "recovery": {"max_steps": 3}});
+    let spec = parse(body.clone()).unwrap();
+    assert_eq!(spec.kind, Kind::Recover);
+    let text = serde_json::to_value(&spec).unwrap();
+    assert_eq!((&text["grasp"], &text["kind"]), (&Value::Null, &json!("recover")));
+    assert_eq!(parse(text).unwrap(), spec);
+    let mut named = body;
+    named["kind"] = json!("recover");
+    assert_eq!(parse(named).unwrap(), spec);
 }
 
 proptest! {

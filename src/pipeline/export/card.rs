@@ -4,12 +4,12 @@ use std::{fmt::Write as _, fs, path::Path};
 
 use serde_json::{Map, Value, json};
 
-use super::place_of;
+use super::{PYTHON, place_of};
 use crate::{
     checkpoint::{self, CARD},
     job::{
         CheckpointReport, ModelSource, Report,
-        spec::{ExportFormat, Method},
+        spec::{ExportFormat, Kind, Method},
     },
     pipeline::Error,
 };
@@ -21,8 +21,11 @@ const CARRIED: [&str; 4] = ["license", "license_name", "license_link", "language
 pub(in crate::pipeline) fn write_cards(report: &Report, source: &Path, output: &Path) -> Result<(), Error> {
     let known = fs::read(source.join(CARD)).map_or_else(|_| Map::new(), |text| front_matter(&text));
     for checkpoint in &report.checkpoints {
-        let path = place_of(output, &checkpoint.folder).join(CARD);
-        fs::write(&path, card(report, checkpoint, &known)?).map_err(checkpoint::Error::io(&path))?;
+        let place = place_of(output, &checkpoint.folder);
+        // Classes that transformers does not have lie beside the weights that need them.
+        let factored = PYTHON.iter().all(|(name, _)| place.join(name).is_file());
+        let path = place.join(CARD);
+        fs::write(&path, card(report, checkpoint, factored, &known)?).map_err(checkpoint::Error::io(&path))?;
     }
     Ok(())
 }
@@ -35,8 +38,12 @@ fn front_matter(card: &[u8]) -> Map<String, Value> {
     yaml_serde::from_str(fields).unwrap_or_default()
 }
 
-fn card(report: &Report, checkpoint: &CheckpointReport, known: &Map<String, Value>) -> Result<String, Error> {
-    let factored = is_factored(report, checkpoint);
+fn card(
+    report: &Report,
+    checkpoint: &CheckpointReport,
+    factored: bool,
+    known: &Map<String, Value>,
+) -> Result<String, Error> {
     let fields = yaml_serde::to_string(&fields(report, factored, known));
     let fields = fields.map_err(|error| Error::internal(format!("the model card: {error}")))?;
     let mut text = format!("---\n{fields}---\n\n# {}\n\n", title(report));
@@ -49,16 +56,11 @@ fn card(report: &Report, checkpoint: &CheckpointReport, known: &Map<String, Valu
     Ok(text)
 }
 
-/// Whether it needs classes that transformers does not have.
-fn is_factored(report: &Report, checkpoint: &CheckpointReport) -> bool {
-    checkpoint.format == ExportFormat::Factored && report.spec.grasp.method == Method::Grasp
-}
-
 fn fields(report: &Report, factored: bool, known: &Map<String, Value>) -> Map<String, Value> {
     let mut fields = Map::new();
     let base = match &report.spec.model {
         ModelSource::Hub { repository, .. } => Some(json!(repository)),
-        ModelSource::Local { .. } => known.get("base_model").cloned(),
+        ModelSource::Local { .. } | ModelSource::Job(_) => known.get("base_model").cloned(),
     };
     fields.extend(base.map(|base| ("base_model".to_owned(), base)));
     fields.extend(CARRIED.iter().filter_map(|name| Some(((*name).to_owned(), known.get(*name)?.clone()))));
@@ -72,21 +74,24 @@ fn fields(report: &Report, factored: bool, known: &Map<String, Value>) -> Map<St
     fields
 }
 
-fn name(report: &Report) -> &str {
+fn name(report: &Report) -> String {
     match &report.spec.model {
-        ModelSource::Hub { repository, .. } => repository.rsplit('/').next().unwrap_or(repository),
-        ModelSource::Local { name } => name,
+        ModelSource::Hub { repository, .. } => repository.rsplit('/').next().unwrap_or(repository).to_owned(),
+        ModelSource::Local { name } => name.clone(),
+        ModelSource::Job(id) => format!("The model of job {id}"),
     }
 }
 
 fn title(report: &Report) -> String {
-    format!("{}, compressed with GRASP", name(report))
+    let done = if report.spec.kind == Kind::Recover { "trained with graspd" } else { "compressed with GRASP" };
+    format!("{}, {done}", name(report))
 }
 
 fn summary(report: &Report, checkpoint: &CheckpointReport, factored: bool) -> String {
     let mut source = match &report.spec.model {
         ModelSource::Hub { repository, .. } => format!("[{repository}](https://huggingface.co/{repository})"),
         ModelSource::Local { name } => format!("`{name}`"),
+        ModelSource::Job(id) => format!("what the job `{id}` published"),
     };
     if let Some(revision) = &report.model.revision {
         let _ = write!(source, " at commit `{revision}`");
@@ -94,6 +99,9 @@ fn summary(report: &Report, checkpoint: &CheckpointReport, factored: bool) -> St
     let layers: Vec<String> = report.layers.redundant.iter().map(ToString::to_string).collect();
     let layers = layers.join(", ");
     let made = match report.spec.grasp.method {
+        _ if report.spec.kind == Kind::Recover => {
+            format!("This is {source}, as it was, in whose layers {layers} training went on.")
+        }
         Method::Grasp => format!(
             "This is {source}. In the layers {layers}, those that change their input least, every weight matrix keeps \
              only the singular triplets that matter to the loss \
@@ -103,30 +111,41 @@ fn summary(report: &Report, checkpoint: &CheckpointReport, factored: bool) -> St
             format!("This is {source} without the layers {layers}, those that change their input least.")
         }
     };
+    let trained = match &report.spec.recovery {
+        Some(recovery) => format!(" It was then trained on {}.", recovery.dataset),
+        None => String::new(),
+    };
     let form = match (factored, checkpoint.format) {
+        (true, _) if report.spec.kind == Kind::Recover => "Some of its matrices are stored as two small factors.",
         (true, _) => {
             "Each such matrix is stored as two small factors, so the model is smaller and faster than its source."
         }
-        (false, ExportFormat::Dense) if report.spec.grasp.method == Method::Grasp => {
+        (false, ExportFormat::Dense)
+            if report.spec.kind == Kind::Compress && report.spec.grasp.method == Method::Grasp =>
+        {
             "The factors are multiplied out into ordinary matrices: same size and speed as the source, for tools that \
              know no factors."
         }
         (false, _) => "It is an ordinary model of its architecture.",
     };
-    format!("{made} {form}")
+    format!("{made}{trained} {form}")
 }
 
 fn table(report: &Report, checkpoint: &CheckpointReport) -> String {
+    let trained = report.recovery.is_some();
+    let (head, rule, none) = if trained { (" | recovered", "|---", " | ") } else { ("", "", "") };
     let mut rows = format!(
-        "| | before | after |\n|---|---|---|\n| parameters | {} | {} |\n| bytes of safetensors | {} | {} |\n",
+        "| | before | after{head} |\n|---|---|---{rule}|\n| parameters | {} | {}{none} |\n| bytes of safetensors | {} | {}{none} |\n",
         report.parameters.before, checkpoint.parameters, report.bytes.before, checkpoint.bytes
     );
     for (name, score) in report.evaluation.iter().flat_map(|evaluation| &evaluation.perplexity) {
         let before = score.before.map_or_else(|| "–".to_owned(), |value| format!("{value:.2}"));
         let _ = writeln!(
             rows,
-            "| perplexity, {name}, windows of {} tokens | {before} | {:.2} |",
-            score.window, score.after
+            "| perplexity, {name}, windows of {} tokens | {before} | {:.2}{} |",
+            score.window,
+            score.after,
+            score.recovered.map_or_else(String::new, |recovered| format!(" | {recovered:.2}"))
         );
     }
     rows

@@ -5,6 +5,7 @@ mod adapters;
 mod batches;
 mod checkpoint;
 mod examples;
+mod lessons;
 mod outcome;
 mod pass;
 mod prompt;
@@ -12,27 +13,21 @@ mod schedule;
 mod stage;
 mod trainer;
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
-pub(super) use self::stage::{Recovered, RecoveryTask, recover};
 use self::{
-    batches::{Batches, MicroBatch, by_length},
+    batches::{Batches, MicroBatch},
     checkpoint::Course,
-    examples::{Examples, Rules, end_token},
+    pass::mean_loss,
     trainer::{Step, Trainer},
+};
+pub(super) use self::{
+    lessons::Lessons,
+    stage::{Recovered, RecoveryTask, recover},
 };
 use super::{Context, Error, state::State};
 use crate::{
-    eval::{self, TrainingText},
-    job::{
-        Progress, RecoveryReport, Stage, TrainingPoint, ValidationPoint,
-        spec::{Recovery, RecoveryMethod},
-    },
+    job::{HeldOutReport, Progress, RecoveryReport, Stage, TrainingPoint, ValidationPoint, spec::RecoveryMethod},
     model::{Decoder, Round, Scope},
 };
 
@@ -40,70 +35,49 @@ use crate::{
 const SAVE_EVERY: usize = 50;
 const SAVE_AFTER: Duration = Duration::from_mins(1);
 
-/// What is to be trained, on what.
-struct Task<'a> {
-    recovery: &'a Recovery,
-    /// The layers, ascending.
-    layers: &'a [usize],
-    /// The model's folder, with its tokenizer.
-    folder: &'a Path,
-    /// config.json of it.
-    config: &'a Value,
-}
-
-/// Trains the decoder and leaves it with the parameters of the lowest validation loss.
+/// Trains `layers` of the decoder, ascending, and leaves it with the parameters of the lowest validation loss.
 fn train_and_merge(
     decoder: &mut Decoder,
-    task: &Task<'_>,
+    lessons: &Lessons<'_>,
+    layers: &[usize],
     state: &mut State,
     context: &Context<'_>,
-) -> Result<RecoveryReport, Error> {
-    let examples = read(decoder, task, context)?;
+) -> Result<(Course, u64), Error> {
     let round = Round::default();
-    let scope = match task.recovery.method {
+    let recovery = lessons.recovery;
+    let scope = match recovery.method {
         RecoveryMethod::Full => Scope::Full,
         RecoveryMethod::Lora => {
-            adapters::attach(decoder, task.layers, task.recovery, &round)?;
+            adapters::attach(decoder, layers, recovery, &round)?;
             Scope::Adapters
         }
     };
-    let mut trainer = Trainer::new(decoder, task.recovery, task.layers, scope, round)?;
-    let course = train(decoder, &mut trainer, &examples, state, context)?;
+    let mut trainer = Trainer::new(decoder, recovery, layers, scope, round)?;
+    let course = train(decoder, &mut trainer, lessons, state, context)?;
     trainer.return_to_best()?;
-    let report = report(task, &trainer, &examples, course);
+    let trained = trainer.count();
     drop(trainer);
     if scope == Scope::Adapters {
-        adapters::merge(decoder, task.layers)?;
+        adapters::merge(decoder, layers)?;
     }
-    Ok(report)
-}
-
-fn read(decoder: &Decoder, task: &Task<'_>, context: &Context<'_>) -> Result<Examples, Error> {
-    let dataset = &task.recovery.dataset;
-    let part = Some(format!("reading {dataset}"));
-    context.progress(Progress { part, ..Progress::new(Stage::Recover, 0, 0) })?;
-    let text: TrainingText = eval::load_training(dataset, &context.settings.datasets_dir, &context.settings.hub)?;
-    let longest = task.recovery.max_length.min(decoder.config.max_position_embeddings);
-    let rules = Rules { recovery: task.recovery, longest, end: end_token(task.config) };
-    Ok(Examples::new(&text, task.folder, decoder.config.vocab_size, &rules)?)
+    Ok((course, trained))
 }
 
 /// Steps until all are taken, with a validation now and then and at the end, and checkpoints on the way.
 fn train(
     decoder: &Decoder,
     trainer: &mut Trainer<'_>,
-    examples: &Examples,
+    lessons: &Lessons<'_>,
     state: &mut State,
     context: &Context<'_>,
 ) -> Result<Course, Error> {
     let recovery = trainer.recovery;
     let batches = Batches {
-        examples: &examples.training,
+        examples: &lessons.examples.training,
         batch_size: recovery.batch_size,
         micro_batch_size: recovery.micro_batch_size,
         seed: recovery.seed,
     };
-    let validation = by_length(examples.validation.iter().collect(), recovery.micro_batch_size);
     let total = schedule::steps(recovery, batches.per_epoch());
     let mut course = checkpoint::restore(trainer, state)?;
     let mut saved = Instant::now();
@@ -113,7 +87,7 @@ fn train(
         course.seconds += start.elapsed().as_secs_f64();
         let done = course.curve.len();
         if done.is_multiple_of(recovery.validate_every) || done == total {
-            validate(decoder, trainer, &validation, (done, total), &mut course, context)?;
+            validate(decoder, trainer, &lessons.validation, (done, total), &mut course, context)?;
         }
         if done.is_multiple_of(SAVE_EVERY) || done == total || saved.elapsed() >= SAVE_AFTER {
             checkpoint::save(trainer, &course, state)?;
@@ -173,7 +147,7 @@ fn validate(
     if batches.is_empty() {
         return Ok(());
     }
-    let loss = trainer.validate(decoder, batches, &mut |batch| {
+    let loss = mean_loss(decoder, batches, &mut |batch| {
         let part = Some(format!("validation, {batch} of {} batches", batches.len()));
         context.progress(Progress { part, ..Progress::new(Stage::Recover, done as u64, total as u64) })
     })?;
@@ -188,12 +162,19 @@ fn validate(
     Ok(())
 }
 
-fn report(task: &Task<'_>, trainer: &Trainer<'_>, examples: &Examples, course: Course) -> RecoveryReport {
+/// What training did, in words and numbers.
+fn report(
+    lessons: &Lessons<'_>,
+    layers: &[usize],
+    (course, trained_parameters): (Course, u64),
+    held_out: Option<HeldOutReport>,
+) -> RecoveryReport {
     let best_step = course.best().map_or(course.curve.len(), |best| best.step);
+    let Lessons { recovery, examples, .. } = lessons;
     RecoveryReport {
-        method: task.recovery.method,
-        layers: task.layers.to_vec(),
-        trained_parameters: trainer.count(),
+        method: recovery.method,
+        layers: layers.to_vec(),
+        trained_parameters,
         examples: examples.training.len(),
         validation_examples: examples.validation.len(),
         skipped: examples.skipped,
@@ -203,5 +184,6 @@ fn report(task: &Task<'_>, trainer: &Trainer<'_>, examples: &Examples, course: C
         tokens_per_second: course.tokens as f64 / course.seconds.max(1e-9),
         curve: course.curve,
         validation: course.validation,
+        held_out,
     }
 }

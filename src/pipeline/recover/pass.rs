@@ -27,16 +27,25 @@ enum Kept {
     Input(Tensor),
 }
 
-impl Pass<'_> {
-    /// Summed loss of the micro-batch's targets.
-    pub(super) fn loss(&self, micro: &MicroBatch) -> Result<f64, Error> {
-        let decoder = self.decoder;
+/// Mean loss of the targets of `batches`, without dropout; `observe` gets the batches done.
+pub(super) fn mean_loss(
+    decoder: &Decoder,
+    batches: &[MicroBatch],
+    observe: &mut dyn FnMut(usize) -> Result<(), Error>,
+) -> Result<f64, Error> {
+    let (mut loss, mut targets) = (0.0, 0);
+    for (index, micro) in batches.iter().enumerate() {
         let (windows, batch) = shape(micro);
         let hidden = decoder.forward(decoder.embed(&windows)?, 0..decoder.num_layers(), batch)?;
-        Ok(decoder.head.losses_at(&hidden, &micro.positions, &micro.targets, None)?.tokens.iter().sum())
+        loss += decoder.head.losses_at(&hidden, &micro.positions, &micro.targets, None)?.tokens.iter().sum::<f64>();
+        targets += micro.targets.len();
+        observe(index + 1)?;
     }
+    Ok(loss / targets as f64)
+}
 
-    /// As [`Self::loss`]; adds the gradients of `weight` times it to `sums`. `observe` is called after each layer.
+impl Pass<'_> {
+    /// Summed loss of the micro-batch's targets; adds the gradients of `weight` times it to `sums`. `observe` is called after each layer.
     pub(super) fn learn(
         &self,
         micro: &MicroBatch,

@@ -1,16 +1,15 @@
 //! Recovery as a stage of a job: which layers, what the export learns of it, and the third row of scores.
 
-use super::{Task, outcome::collect, train_and_merge};
+use super::{Lessons, outcome::collect, report, train_and_merge};
 use crate::{
-    job::{
-        JobSpec, RecoveryReport, Stage,
-        spec::{Recovery, RecoveryTarget},
-    },
+    eval::Exam,
+    job::{HeldOutReport, JobSpec, RecoveryReport, Stage, spec::RecoveryTarget},
     model::Decoder,
     pipeline::{
-        Context, Error, Model, Scores,
+        Accuracies, Context, Error, Model, Scores,
         compress::{Compressed, install},
         evaluate::{Text, score},
+        exams::take_exams,
         export::{Changes, written_dtype},
         state::State,
     },
@@ -18,31 +17,36 @@ use crate::{
 
 /// What a job knows when recovery begins.
 pub(in crate::pipeline) struct RecoveryTask<'a> {
-    pub(in crate::pipeline) recovery: &'a Recovery,
+    pub(in crate::pipeline) lessons: &'a Lessons<'a>,
     pub(in crate::pipeline) spec: &'a JobSpec,
     pub(in crate::pipeline) model: &'a Model,
     /// The layers that were compressed.
     pub(in crate::pipeline) redundant: &'a [usize],
-    /// What the export will write; recovery adds what it trained.
-    pub(in crate::pipeline) changes: &'a mut Changes,
+    /// What the model is scored on afterwards.
+    pub(in crate::pipeline) texts: &'a [Text],
+    pub(in crate::pipeline) exams: &'a [Exam],
 }
 
 /// What came of it.
 pub(in crate::pipeline) struct Recovered {
     pub(in crate::pipeline) report: RecoveryReport,
     pub(in crate::pipeline) scores: Scores,
+    pub(in crate::pipeline) accuracies: Accuracies,
 }
 
 /// Trains the compressed decoder and scores it again; where it is asked for, the checkpoint before is written first.
+/// `changes` is what the export will write, and learns what was trained.
 pub(in crate::pipeline) fn recover(
     decoder: &mut Decoder,
-    task: RecoveryTask<'_>,
+    task: &RecoveryTask<'_>,
     matrices: &[Compressed],
-    texts: &[Text],
+    changes: &mut Changes,
     state: &mut State,
     context: &Context<'_>,
 ) -> Result<Recovered, Error> {
-    let RecoveryTask { recovery, spec, model, redundant, changes } = task;
+    let RecoveryTask { lessons, spec, model, redundant, texts, exams } = *task;
+    let recovery = lessons.recovery;
+    let after = lessons.held_out(decoder, "compressed", state, context)?;
     // Where only products are written, they have been scored; what is trained is their factors.
     for matrix in matrices {
         install(decoder, matrix, written_dtype(&matrix.triplets.name, &model.weights, &spec.export))?;
@@ -57,12 +61,16 @@ pub(in crate::pipeline) fn recover(
         RecoveryTarget::RedundantLayers => redundant,
         RecoveryTarget::AllLayers => &all,
     };
-    let task = Task { recovery, layers, folder: &model.snapshot.folder, config: &model.config_json };
-    let report = state.timed(Stage::Recover, |state| train_and_merge(decoder, &task, state, context))?;
+    let course = state.timed(Stage::Recover, |state| train_and_merge(decoder, lessons, layers, state, context))?;
     collect(decoder, layers, recovery.method, (model, &spec.export), changes)?;
     let mut scores = Scores::new();
     if !texts.is_empty() {
         state.timed(Stage::Evaluate, |_| score(decoder, texts, "recovered", context, &mut scores))?;
     }
-    Ok(Recovered { report, scores })
+    let accuracies = take_exams(decoder, exams, "recovered", state, context)?;
+    let held_out = after.zip(lessons.held_out(decoder, "recovered", state, context)?).map(|(after, recovered)| {
+        let before = state.finished.held_out.get("dense").copied();
+        HeldOutReport { before, after, recovered, tokens: lessons.held_out_tokens() }
+    });
+    Ok(Recovered { report: report(lessons, layers, course, held_out), scores, accuracies })
 }

@@ -111,22 +111,6 @@ impl<'a> Trainer<'a> {
         Ok(loss)
     }
 
-    /// Mean loss of the targets of `batches`, without dropout.
-    pub(super) fn validate(
-        &self,
-        decoder: &Decoder,
-        batches: &[MicroBatch],
-        observe: &mut dyn FnMut(usize) -> Result<(), Error>,
-    ) -> Result<f64, Error> {
-        let (mut loss, mut targets) = (0.0, 0);
-        for (index, micro) in batches.iter().enumerate() {
-            loss += self.pass(decoder).loss(micro)?;
-            targets += micro.targets.len();
-            observe(index + 1)?;
-        }
-        Ok(loss / targets as f64)
-    }
-
     /// Remembers the parameters as they are.
     pub(super) fn keep_best(&mut self) -> Result<(), Error> {
         for trained in &mut self.parameters {

@@ -12,7 +12,7 @@ mod statements;
 mod submit;
 mod webhooks;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use async_trait::async_trait;
 use sqlx::{
@@ -198,6 +198,10 @@ impl JobStore for SqliteStore {
 
     async fn ended(&self) -> Result<Vec<(JobId, Duration)>, StoreError> {
         sqlx::query(statements::ENDED).fetch_all(&self.readers).await?.iter().map(row::ended).collect()
+    }
+
+    async fn models_in_use(&self) -> Result<BTreeSet<JobId>, StoreError> {
+        sqlx::query(statements::MODELS_IN_USE).fetch_all(&self.readers).await?.iter().map(row::source).collect()
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

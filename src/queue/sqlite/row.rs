@@ -93,6 +93,12 @@ pub(super) fn ended(row: &SqliteRow) -> Result<(JobId, Duration), StoreError> {
     Ok((id.parse().map_err(|error| corrupt(&id, error))?, age))
 }
 
+/// The job that another one's model comes from.
+pub(super) fn source(row: &SqliteRow) -> Result<JobId, StoreError> {
+    let id: String = row.try_get("job")?;
+    id.parse().map_err(|error| corrupt(&id, error))
+}
+
 pub(super) fn standing(row: &SqliteRow) -> Result<Standing, StoreError> {
     Ok(Standing {
         cancel_requested: row.try_get("cancel_requested")?,

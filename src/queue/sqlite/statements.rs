@@ -71,6 +71,10 @@ pub(super) const ENDED: &str = concat!(
     " - finished_at AS age FROM jobs WHERE finished_at IS NOT NULL ORDER BY finished_at, id"
 );
 
+/// Models that are what another job published, without the prefix.
+pub(super) const MODELS_IN_USE: &str = "SELECT DISTINCT substr(spec ->> '$.model', 5) AS job FROM jobs \
+     WHERE status IN ('queued', 'running', 'paused') AND spec ->> '$.model' GLOB 'job:*'";
+
 pub(super) const CANCEL: &str = concat!(
     "UPDATE jobs SET status = CASE status WHEN 'running' THEN status ELSE 'cancelled' END, \
      finished_at = CASE status WHEN 'running' THEN NULL ELSE ",
