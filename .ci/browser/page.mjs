@@ -31,6 +31,9 @@ async function serve() {
 async function submit(page) {
   await page.goto(`${url}#/new`);
   await page.getByLabel("Model", { exact: true }).fill("file:tiny-llama");
+  await page.getByText("chosen by the scores").waitFor();
+  await page.getByLabel(/^Preset/).selectOption("paper");
+  await page.getByLabel("Size by").selectOption("retain_ratio");
   await page.getByLabel("Layers, how many or which").fill("2, 99");
   await page.getByText("there is no layer 99").waitFor();
   await page.getByLabel("Share").fill("7");
@@ -73,6 +76,11 @@ async function list(page) {
   await page.getByRole("navigation").getByRole("link", { name: "Jobs" }).click();
   await page.getByRole("cell", { name: "file:tiny-llama" }).waitFor();
   await page.screenshot({ path: join(pictures, "jobs.png"), fullPage: true });
+}
+
+// Nothing sticks out: the page is as wide as the screen.
+async function onPhone(page) {
+  await page.waitForFunction(() => document.documentElement.scrollWidth <= innerWidth);
 }
 
 async function withKey(page) {
@@ -119,6 +127,16 @@ try {
   await page.reload();
   await page.locator("figure canvas").nth(2).waitFor();
   await page.screenshot({ path: join(pictures, "job-dark.png"), fullPage: true });
+  await page.setViewportSize({ width: 390, height: 800 });
+  await onPhone(page);
+  await page.screenshot({ path: join(pictures, "job-narrow.png"), fullPage: true });
+  await page.goto(`${url}#/new`);
+  await page.getByText("chosen by the scores").waitFor();
+  await onPhone(page);
+  await page.screenshot({ path: join(pictures, "form-narrow.png"), fullPage: true });
+  await page.goBack();
+  await page.setViewportSize({ width: 1200, height: 900 });
+  await page.locator("figure canvas").nth(2).waitFor();
   await download(page);
   await list(page);
   await page.setViewportSize({ width: 390, height: 800 });

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::{
     job::{
         Capabilities, JobSpec, Plan, Planner,
-        spec::{Allocation, Basis, LayerMetric, Method, Projection, Schedule, Score},
+        spec::{Allocation, Basis, LayerMetric, Method, Preset, Projection, Schedule, Score},
     },
     model,
     pipeline::{self, Settings},
@@ -41,6 +41,7 @@ impl Planner for TheMethod {
         let texts = names_below(&self.settings.datasets_dir, "file:");
         Capabilities {
             architectures: model::ARCHITECTURES.map(str::to_owned).to_vec(),
+            presets: names(Preset::ALL),
             methods: names(Method::ALL),
             layer_metrics: names(LayerMetric::ALL),
             schedules: names(Schedule::ALL),

@@ -14,7 +14,9 @@ use std::path::{Path, PathBuf};
 pub use checksums::{CHECKSUMS_FILE, write_checksums};
 pub use companions::{CARD, COMPANIONS};
 pub use error::Error;
-pub use hub::{HubSettings, ObserveDownload, Upload, UploadFile, Uploaded, fetch_dataset_file, fetch_model, upload};
+pub use hub::{
+    HubSettings, ObserveDownload, Upload, UploadFile, Uploaded, fetch_dataset_file, fetch_model, outline_model, upload,
+};
 pub use local::{find_below, resolve_local};
 pub use published::resolve_published;
 pub use weights::{TensorEntry, Weights, narrow, round_to};

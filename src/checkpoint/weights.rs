@@ -19,7 +19,7 @@ use serde::Deserialize;
 use super::Error;
 
 /// The longest header that is read, in bytes; the format's own limit.
-const LONGEST_HEADER: u64 = 100_000_000;
+pub(super) const LONGEST_HEADER: u64 = 100_000_000;
 const INDEX_FILE: &str = "model.safetensors.index.json";
 const SINGLE_FILE: &str = "model.safetensors";
 

@@ -66,7 +66,17 @@ impl Bar {
 fn detail(progress: &Progress) -> String {
     let layer = progress.layer.map(|layer| format!("layer {layer}"));
     let parts: Vec<String> = layer.into_iter().chain(progress.part.clone()).collect();
-    parts.join(" ")
+    let left = progress.seconds_left.map(|seconds| format!("(all done in {})", length(seconds)));
+    [parts.join(" "), left.unwrap_or_default()].join(" ").trim().to_owned()
+}
+
+/// A length of time in the unit that suits it.
+fn length(seconds: u64) -> String {
+    match seconds {
+        ..90 => format!("{seconds} s"),
+        90..5400 => format!("{} min", seconds.div_ceil(60)),
+        _ => format!("{:.1} h", seconds as f64 / 3600.0),
+    }
 }
 
 #[cfg(test)]
@@ -77,6 +87,8 @@ mod tests {
     fn layer_and_part_are_shown_where_there_are_any() {
         assert_eq!(detail(&Progress::new(Stage::Load, 0, 1)), "");
         let progress = Progress { layer: Some(3), part: Some("mlp".into()), ..Progress::new(Stage::Gradients, 0, 1) };
+        let known = Progress { seconds_left: Some(100), ..progress.clone() };
+        assert_eq!(detail(&known), "layer 3 mlp (all done in 2 min)");
         assert_eq!(detail(&progress), "layer 3 mlp");
     }
 }

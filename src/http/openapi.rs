@@ -3,8 +3,9 @@
 use utoipa::{
     Modify, OpenApi,
     openapi::{
-        Components, ContentBuilder, Ref, RefOr, ResponseBuilder,
+        Components, ContentBuilder, Ref, RefOr, ResponseBuilder, Schema,
         path::{Operation, PathItem},
+        schema::{SchemaType, Type},
         security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
     },
 };
@@ -23,7 +24,7 @@ use super::endpoints::{
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     servers((url = "/")),
-    modifiers(&Gated),
+    modifiers(&Gated, &NeverNull),
     tags(
         (name = "jobs", description = "Submit, watch, pause, cancel and delete"),
         (name = "datasets", description = "Your own texts"),
@@ -101,6 +102,24 @@ fn gate(operation: &mut Operation) {
     for (status, name, _) in ANSWERS {
         let answer = RefOr::Ref(Ref::from_response_name(name));
         operation.responses.responses.entry(status.to_owned()).or_insert(answer);
+    }
+}
+
+/// A parameter may be absent, but never null, which neither a query nor a header can be.
+struct NeverNull;
+
+impl Modify for NeverNull {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let operations = openapi.paths.paths.values_mut().flat_map(operations);
+        for parameter in operations.filter_map(|operation| operation.parameters.as_mut()).flatten() {
+            if let RefOr::T(parameter) = parameter
+                && let Some(RefOr::T(Schema::Object(object))) = &mut parameter.schema
+                && let SchemaType::Array(types) = &object.schema_type
+                && let [only] = types.iter().filter(|kind| **kind != Type::Null).collect::<Vec<_>>()[..]
+            {
+                object.schema_type = SchemaType::Type(only.clone());
+            }
+        }
     }
 }
 

@@ -14,7 +14,7 @@ pub trait Planner: Send + Sync {
 /// What a job would do and take, before anything is started.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Plan {
-    /// The architecture in the model's config.json; null while the model is not on this machine.
+    /// The architecture in the model's config.json; null where the model is neither on this machine nor told by the hub.
     pub architecture: Option<String>,
     /// The layers that will be compressed or removed; null where they are only known once they are measured.
     pub layers: Option<Vec<usize>>,
@@ -63,6 +63,8 @@ pub struct Refusal {
 pub struct Capabilities {
     /// Architectures, as a model's config.json names them.
     pub architectures: Vec<String>,
+    /// Values of `grasp.preset`.
+    pub presets: Vec<String>,
     /// Values of `grasp.method`.
     pub methods: Vec<String>,
     /// Values of `grasp.layer_metric`.

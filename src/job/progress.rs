@@ -125,11 +125,19 @@ pub struct Progress {
     /// What inside the layer or the stage is at work: `mlp`, `self_attn`, a data set, a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<String>,
+    /// Seconds until the whole job should be done, by what is left of it and its pace so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds_left: Option<u64>,
 }
 
 impl Progress {
     /// Progress of a stage that has no inner structure.
     pub const fn new(stage: Stage, done: u64, total: u64) -> Self {
-        Self { stage, done, total, layer: None, part: None }
+        Self { stage, done, total, layer: None, part: None, seconds_left: None }
+    }
+
+    /// Whether the other tells of the same place; what is said to be left may differ.
+    pub fn is_at(&self, other: &Self) -> bool {
+        *self == Self { seconds_left: self.seconds_left, ..other.clone() }
     }
 }

@@ -5,6 +5,7 @@ use super::{
     budget::{Keep, LayerBudget},
     download, evaluate,
     exams::{Accuracies, average, read_exams, take_exams, task_reports},
+    forecast::{self, Material},
     score_dense, write_report,
 };
 use crate::{
@@ -26,6 +27,8 @@ pub(super) fn assess(spec: &JobSpec, context: &Context<'_>) -> Result<Report, Er
         Ok((texts, read_exams(evaluation, &model.config, folder, context)?))
     })?;
     let nothing = Windows { windows: Vec::new(), length: 0 };
+    let material = Material { config: &model.config, layers: 0, windows: &nothing, texts: &texts, exams: &exams };
+    context.observer.expect(forecast::legs(spec, &material));
     let demand = model.demand(spec, &LayerBudget::Explicit(Vec::new()), Keep::Ratio(1.0), &nothing, &texts);
     let plan = demand.plan(context.settings.memory_limit)?;
     let mut decoder = state.timed(Stage::Load, |_| model.load(spec, &nothing, &texts, plan.residency, context))?;

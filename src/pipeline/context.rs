@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use super::Error;
+use super::{Error, forecast::Leg};
 use crate::{checkpoint::HubSettings, job::Progress};
 
 /// Where models, texts and the device are: what a machine adds to a job's spec.
@@ -28,6 +28,8 @@ pub trait Observer: Sync {
     fn step_finished(&self);
     /// Whether the run should end at the next boundary.
     fn is_cancelled(&self) -> bool;
+    /// Told what the whole run will do, once that is known; for forecasts.
+    fn expect(&self, _legs: Vec<Leg>) {}
 }
 
 /// Where one run works and who watches it.

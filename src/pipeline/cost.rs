@@ -5,7 +5,7 @@ use super::statistics::Needs;
 use crate::{
     job::{
         Report, Stage,
-        spec::{Method, Projection, Schedule},
+        spec::{Grasp, Method, Projection, Schedule},
     },
     model::{Batch, Config},
 };
@@ -26,10 +26,13 @@ pub fn cost(config: &Config, report: &Report) -> Vec<StageCost> {
     let calibration = &report.spec.calibration;
     let windows = Batch { windows: calibration.samples, length: calibration.sequence_length };
     let tokens = windows.tokens() as u64;
-    let layers = config.num_layers as f64;
-    let mut costs = vec![StageCost { stage: Stage::Influence, flop: layers * forward(config, windows), tokens }];
-    if report.spec.grasp.method == Method::Grasp && needs(report).anything() {
-        costs.push(StageCost { stage: Stage::Gradients, flop: gradients(config, report, windows), tokens });
+    let mut costs = vec![StageCost { stage: Stage::Influence, flop: layers(config, windows), tokens }];
+    if report.spec.grasp.method == Method::Grasp && needs(&report.spec.grasp).anything() {
+        costs.push(StageCost {
+            stage: Stage::Gradients,
+            flop: gradients(config, &report.spec.grasp, &report.layers.redundant, windows),
+            tokens,
+        });
     }
     if let Some(evaluation) = &report.evaluation {
         let (mut flop, mut tokens) = (0.0, 0);
@@ -38,7 +41,7 @@ pub fn cost(config: &Config, report: &Report) -> Vec<StageCost> {
             let batch = Batch { windows: count as usize, length: score.window };
             let saved: u64 =
                 report.matrices.iter().map(|matrix| matrix.parameters_before - matrix.parameters_after).sum();
-            let dense = layers * forward(config, batch) + head(config, batch);
+            let dense = layers(config, batch) + head(config, batch);
             let compressed = dense - 2.0 * saved as f64 * batch.tokens() as f64;
             flop += compressed + if score.before.is_some() { dense } else { 0.0 };
             tokens += batch.tokens() as u64 * (1 + u64::from(score.before.is_some()));
@@ -48,13 +51,18 @@ pub fn cost(config: &Config, report: &Report) -> Vec<StageCost> {
     costs
 }
 
-const fn needs(report: &Report) -> Needs {
-    Needs::of(report.spec.grasp.basis, report.spec.grasp.score)
+const fn needs(grasp: &Grasp) -> Needs {
+    Needs::of(grasp.basis, grasp.score)
 }
 
 /// What is added up of a layer's projections.
-fn sums(config: &Config, report: &Report, projections: &[Projection], batch: Batch) -> f64 {
-    2.0 * needs(report).numbers(config, projections) as f64 * batch.tokens() as f64
+fn sums(config: &Config, grasp: &Grasp, projections: &[Projection], batch: Batch) -> f64 {
+    2.0 * needs(grasp).numbers(config, projections) as f64 * batch.tokens() as f64
+}
+
+/// All layers forward.
+pub(super) fn layers(config: &Config, batch: Batch) -> f64 {
+    config.num_layers as f64 * forward(config, batch)
 }
 
 /// One layer forward.
@@ -79,24 +87,22 @@ fn attention(config: &Config, batch: Batch) -> f64 {
 }
 
 /// The map to the vocabulary.
-fn head(config: &Config, batch: Batch) -> f64 {
+pub(super) fn head(config: &Config, batch: Batch) -> f64 {
     2.0 * (config.vocab_size * config.hidden_size) as f64 * batch.tokens() as f64
 }
 
 /// Forward with the head, the gradient of the logits back to the hidden states, and each layer back to the lowest
 /// chosen one: the product with the weights, attention's five products for two, and the sums of the chosen matrices.
-fn gradients(config: &Config, report: &Report, windows: Batch) -> f64 {
-    let grasp = &report.spec.grasp;
+pub(super) fn gradients(config: &Config, grasp: &Grasp, redundant: &[usize], windows: Batch) -> f64 {
     let layers = config.num_layers;
     let back = |from: usize| {
         (layers - from) as f64 * (linear(config, &Projection::ALL, windows) + 2.5 * attention(config, windows))
     };
-    let redundant = &report.layers.redundant;
     let Some(&lowest) = redundant.iter().min() else { return 0.0 };
     let one = forward(config, windows);
     match grasp.schedule {
         Schedule::OneShot => {
-            let own = redundant.len() as f64 * sums(config, report, &grasp.projections, windows);
+            let own = redundant.len() as f64 * sums(config, grasp, &grasp.projections, windows);
             layers as f64 * one + 2.0 * head(config, windows) + back(lowest) + own
         }
         Schedule::Iterative => {
@@ -107,7 +113,7 @@ fn gradients(config: &Config, report: &Report, windows: Batch) -> f64 {
                 (layers - layer) as f64 * one
                     + 2.0 * head(config, windows)
                     + back(layer)
-                    + sums(config, report, block, windows)
+                    + sums(config, grasp, block, windows)
             };
             let all = redundant.iter().flat_map(|layer| passes.iter().map(move |block| pass(layer, block)));
             // The states in front of the layers are computed once.

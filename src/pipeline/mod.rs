@@ -13,6 +13,7 @@ mod evaluate;
 mod exams;
 mod export;
 mod factorize;
+mod forecast;
 mod gradients;
 mod hidden;
 mod influence;
@@ -33,6 +34,7 @@ use serde_json::Value;
 pub use context::{Context, Observer, Settings};
 pub use cost::{StageCost, cost};
 pub use error::Error;
+pub use forecast::Leg;
 pub(crate) use memory::machine_bytes;
 pub use plan::plan;
 
@@ -44,6 +46,7 @@ use self::{
     exams::{Accuracies, read_exams, take_exams},
     export::{Changes, Source, count_parameters, install_as_exported},
     factorize::Rule,
+    forecast::{Forecast, Material},
     influence::{Influence, Wanted},
     memory::Demand,
     recover::Lessons,
@@ -69,6 +72,8 @@ type Scores = indexmap::IndexMap<String, Perplexity>;
 /// # Errors
 /// [`Error`] says what is wrong in words for the user; [`Error::failure`] decides whether to try again.
 pub fn run(spec: &JobSpec, context: &Context<'_>) -> Result<Report, Error> {
+    let forecast = Forecast::new(context.observer);
+    let context = &Context { observer: &forecast, ..*context };
     match (spec.kind, &spec.recovery) {
         (Kind::Compress, _) => run_compression(spec, context),
         (Kind::Recover, Some(recovery)) => retrain::retrain(spec, recovery, context),
@@ -85,6 +90,9 @@ fn run_compression(spec: &JobSpec, context: &Context<'_>) -> Result<Report, Erro
     let (windows, texts) = state.timed(Stage::Calibrate, |_| read_text(spec, &model, context, &mut notes))?;
     let exams = model.exams(spec, &mut state, context)?;
     let lessons = model.lessons(spec, &mut state, context)?;
+    let material =
+        Material { config: &model.config, layers: budget.count(), windows: &windows, texts: &texts, exams: &exams };
+    context.observer.expect(forecast::legs(spec, &material));
     let plan = model.demand(spec, &budget, keep, &windows, &texts).plan(context.settings.memory_limit)?;
     let mut decoder = state.timed(Stage::Load, |_| model.load(spec, &windows, &texts, plan.residency, context))?;
     let influence = measure_influence(&decoder, &windows, &budget, &mut state, context)?;

@@ -1,11 +1,16 @@
 //! What a job would do and take, from a model's configuration and the heads of its weight files: nothing is computed.
 
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
 use super::{
     Error, Model, Settings,
     budget::{Keep, LayerBudget, rank, stays_dense},
 };
 use crate::{
-    checkpoint::{self, HubSettings, Snapshot},
+    checkpoint::{self, HubSettings, Snapshot, outline_model},
     job::{
         ByteCounts, JobSpec, ModelSource, ParameterCounts, Plan, PlannedMatrix, Refusal,
         spec::{Kind, Method, Schedule},
@@ -16,16 +21,17 @@ use crate::{
 const PACE_PER_CORE: f64 = 75e9;
 /// Tokens of a usual test split, for a job that scores all of one.
 const USUAL_TEST_TOKENS: f64 = 300_000.0;
+/// How long a plan waits for the hub.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Before the first retry of a request to the hub: somebody waits.
+const RETRY_DELAY: Duration = Duration::from_millis(200);
 /// What a process takes beyond its weights, gradients and states, as a factor; measured.
 const OVERHEAD: f64 = 1.5;
 
-/// Plans a job. A model of the hub is looked for in the cache only.
+/// Plans a job. Of a model of the hub that is not in the cache, the configuration and the heads of its weight files are
+/// fetched, which is little.
 pub fn plan(spec: &JobSpec, settings: &Settings) -> Plan {
-    let planned = find(spec, settings).and_then(|found| match found {
-        Some(snapshot) => plan_for(spec, &Model::read(snapshot)?),
-        None => Ok(unknown()),
-    });
-    planned.unwrap_or_else(|error| Plan {
+    plan_model(spec, settings).unwrap_or_else(|error| Plan {
         refusals: error.failure().map(refusal).into_iter().collect(),
         ..Plan::default()
     })
@@ -35,19 +41,46 @@ fn refusal(failure: crate::job::Failure) -> Refusal {
     Refusal { code: failure.code, message: failure.message }
 }
 
-fn find(spec: &JobSpec, settings: &Settings) -> Result<Option<Snapshot>, Error> {
+fn plan_model(spec: &JobSpec, settings: &Settings) -> Result<Plan, Error> {
+    match (find(spec, settings), &spec.model) {
+        (Err(_), ModelSource::Hub { repository, revision }) if !settings.hub.offline => {
+            plan_outline(spec, repository, revision.as_deref(), &settings.hub)
+        }
+        (found, _) => plan_for(spec, &Model::read(found?)?),
+    }
+}
+
+/// The model's files, where they are on this machine.
+fn find(spec: &JobSpec, settings: &Settings) -> Result<Snapshot, Error> {
     let hub = HubSettings { offline: true, ..settings.hub.clone() };
-    match checkpoint::resolve(&spec.model, &settings.models_dir, &settings.published_dir, &hub, &mut |_, _, _| true) {
-        Ok(snapshot) => Ok(Some(snapshot)),
-        // It may well be on the hub.
-        Err(_) if matches!(spec.model, ModelSource::Hub { .. }) && !settings.hub.offline => Ok(None),
+    Ok(checkpoint::resolve(&spec.model, &settings.models_dir, &settings.published_dir, &hub, &mut |_, _, _| true)?)
+}
+
+fn plan_outline(spec: &JobSpec, repository: &str, revision: Option<&str>, hub: &HubSettings) -> Result<Plan, Error> {
+    let folder = tempfile::tempdir().map_err(checkpoint::Error::io(Path::new("a temporary folder")))?;
+    let settings = HubSettings { retry_delay: hub.retry_delay.min(RETRY_DELAY), ..hub.clone() };
+    let began = Instant::now();
+    let mut patient = |_: u64, _: u64, _: &str| began.elapsed() < PATIENCE;
+    match outline_model(repository, revision, &settings, folder.path(), &mut patient) {
+        Ok(outline) => {
+            let mut plan = plan_for(spec, &Model::read(outline)?)?;
+            plan.notes.push("the model is not on this machine yet: a job fetches it first".to_owned());
+            Ok(plan)
+        }
+        Err(checkpoint::Error::HubUnavailable(reason)) => Ok(unknown(&reason)),
+        Err(checkpoint::Error::Cancelled) => {
+            Ok(unknown(&format!("{} did not answer within {} s", hub.endpoint, PATIENCE.as_secs())))
+        }
         Err(error) => Err(error.into()),
     }
 }
 
-fn unknown() -> Plan {
-    let note = "the model is not on this machine yet: its sizes are known once a job has fetched it";
-    Plan { notes: vec![note.to_owned()], ..Plan::default() }
+/// The hub may be there again when the job runs, so this is no refusal.
+fn unknown(reason: &str) -> Plan {
+    Plan {
+        notes: vec![format!("the model is not on this machine, and its sizes are not known: {reason}")],
+        ..Plan::default()
+    }
 }
 
 /// A job that only trains or only scores: every size stays as it is.

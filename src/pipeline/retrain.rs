@@ -7,6 +7,7 @@ use super::{
     download,
     evaluate::read_texts,
     export::Changes,
+    forecast::{self, Material},
     influence::Influence,
     memory::Demand,
     recover::Lessons,
@@ -46,6 +47,9 @@ pub(super) fn retrain(spec: &JobSpec, recovery: &Recovery, context: &Context<'_>
         recovery: Some(recovery),
     };
     demand.plan(context.settings.memory_limit)?;
+    let material =
+        Material { config: &model.config, layers: layers.len(), windows: &nothing, texts: &texts, exams: &exams };
+    context.observer.expect(forecast::legs(spec, &material));
     let decoder = state.timed(Stage::Load, |_| model.load(spec, &nothing, &texts, Residency::Resident, context))?;
     let made = Made {
         influence: Influence { block_influence: Vec::new(), angular_distance: None, redundant: layers },

@@ -6,6 +6,7 @@ mod artifacts;
 mod client;
 mod datasets;
 mod events;
+mod examples;
 mod hostile;
 mod jobs;
 mod keys;

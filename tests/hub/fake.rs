@@ -191,9 +191,11 @@ fn deliver(shared: &Mutex<Shared>, path: &str, range: Option<&str>, cut: Option<
     let Some((content, _)) = name.and_then(|name| shared.files.get(name)) else {
         return StatusCode::NOT_FOUND.into_response();
     };
-    let start: usize =
-        range.map_or(0, |range| range.trim_start_matches("bytes=").split('-').next().unwrap().parse().unwrap());
-    let content = content[start..].to_vec();
+    let (start, end) = range.map_or((0, content.len()), |range| {
+        let (start, end) = range.trim_start_matches("bytes=").split_once('-').unwrap();
+        (start.parse().unwrap(), end.parse().map_or(content.len(), |last: usize| content.len().min(last + 1)))
+    });
+    let content = content[start..end].to_vec();
     let length = content.len();
     let body = match cut {
         Some(at) => {

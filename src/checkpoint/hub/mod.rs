@@ -7,6 +7,7 @@
 
 mod cache;
 mod listing;
+mod outline;
 mod transfer;
 mod upload;
 
@@ -18,6 +19,7 @@ use std::{
 
 use cache::{Cache, Kind};
 use listing::{CONFIG, INDEX};
+pub use outline::outline_model;
 use transfer::Session;
 pub use upload::{Upload, UploadFile, Uploaded, upload};
 

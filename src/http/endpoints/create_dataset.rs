@@ -21,7 +21,7 @@ use crate::{
 /// The body is the text itself. Jobs name it by its id, as in `"dataset": "ds_…"`.
 #[utoipa::path(
     post, path = "/v1/datasets", operation_id = "create_dataset", tag = "datasets",
-    params(("name" = Option<String>, Query, description = "What you call it", min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")),
+    params(("name" = Option<String>, Query, description = "What you call it", min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", example = "support tickets")),
     request_body(content((Text = "text/plain"), (JsonLines = "application/jsonl", example = json!("{\"text\": \"The quick brown fox\"}\n")))),
     responses(
         (status = 201, description = "It is on disk", body = DatasetView,

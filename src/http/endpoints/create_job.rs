@@ -23,7 +23,7 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 #[utoipa::path(
     post, path = "/v1/jobs", operation_id = "create_job", tag = "jobs",
     params(
-        ("Idempotency-Key" = Option<String>, Header, description = "Any text of up to 255 printable characters that the client made up for this job", min_length = 1, max_length = 255, pattern = "^[ -~]+$"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Any text of up to 255 printable characters that the client made up for this job", min_length = 1, max_length = 255, pattern = "^[ -~]+$", example = "nightly-2026-11-25"),
         ("Prefer" = Option<String>, Header, description = "`wait=N`: answer when the job has ended, or after N seconds, 60 at most", example = "wait=30"),
     ),
     request_body = JobBody,

@@ -7,7 +7,9 @@ use crate::{
 
 /// Says what a job would do and take, without starting anything.
 ///
-/// Looks at the model where it is on this machine. What would make the job fail is in `refusals`.
+/// Of a model that is not on this machine yet, `config.json` and the headers of its weight files are read from the hub, and
+/// nothing else. What would make the job fail is in `refusals`; where the hub does not answer, `notes` say so and the sizes
+/// are null.
 #[utoipa::path(
     post, path = "/v1/plans", operation_id = "create_plan", tag = "jobs",
     request_body = JobBody,

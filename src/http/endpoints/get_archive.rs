@@ -16,7 +16,7 @@ use crate::{
     get, path = "/v1/jobs/{id}/archive", operation_id = "get_archive", tag = "artifacts",
     params(
         ("id" = String, Path, description = "The job's id"),
-        ("If-None-Match" = Option<String>, Header, description = "Entity tags the client has"),
+        ("If-None-Match" = Option<String>, Header, description = "Entity tags the client has", example = "\"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\""),
     ),
     responses(
         (status = 200, description = "The tar", body = [u8], content_type = "application/x-tar",

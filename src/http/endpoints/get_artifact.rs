@@ -11,8 +11,9 @@ use crate::http::{ApiError, ApiState, Problem, extract::ArtifactPath, file};
     params(
         ("id" = String, Path, description = "The job's id"),
         ("name" = String, Path, description = "The file's name; a slash in it may be percent-encoded or not"),
-        ("Range" = Option<String>, Header, description = "One range of bytes"),
-        ("If-None-Match" = Option<String>, Header, description = "Entity tags the client has"),
+        ("Range" = Option<String>, Header, description = "One range of bytes", example = "bytes=0-1023"),
+        ("If-None-Match" = Option<String>, Header, description = "Entity tags the client has", example = "\"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\""),
+        ("If-Range" = Option<String>, Header, description = "The range only if the file still has this entity tag, else all of it", example = "\"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\""),
     ),
     responses(
         (status = 200, description = "The file", body = [u8], content_type = "application/octet-stream",

@@ -19,7 +19,7 @@ use crate::{
     get, path = "/v1/jobs/{id}", operation_id = "get_job", tag = "jobs",
     params(
         ("id" = String, Path, description = "The job's id"),
-        ("If-None-Match" = Option<String>, Header, description = "Entity tag of what the client has"),
+        ("If-None-Match" = Option<String>, Header, description = "Entity tag of what the client has", example = "\"5e1c4f1a9b3d2c7e8f60a1b2c3d4e5f6\""),
         ("Prefer" = Option<String>, Header, description = "`wait=N`, 60 seconds at most", example = "wait=30"),
     ),
     responses(

@@ -21,9 +21,9 @@ const LAST_EVENT_ID: &str = "last-event-id";
     get, path = "/v1/jobs/{id}/events", operation_id = "list_events", tag = "jobs",
     params(
         ("id" = String, Path, description = "The job's id"),
-        ("after" = Option<u64>, Query, description = "Only events with higher numbers. Default: 0"),
-        ("limit" = Option<u32>, Query, description = "Events in a page. Default: 100", minimum = 1, maximum = 100),
-        ("Last-Event-ID" = Option<u64>, Header, description = "As `after`, in a stream"),
+        ("after" = Option<u64>, Query, description = "Only events with higher numbers. Default: 0", example = 0),
+        ("limit" = Option<u32>, Query, description = "Events in a page. Default: 100", minimum = 1, maximum = 100, example = 100),
+        ("Last-Event-ID" = Option<u64>, Header, description = "As `after`, in a stream", example = 3),
     ),
     responses(
         (status = 200, description = "One page, or a stream", content(

@@ -11,10 +11,10 @@ use crate::{
 #[utoipa::path(
     get, path = "/v1/jobs", operation_id = "list_jobs", tag = "jobs",
     params(
-        ("after" = Option<String>, Query, description = "Only jobs submitted before this one: the last id of the page before", format = "uuid"),
-        ("limit" = Option<u32>, Query, description = "Jobs in a page. Default: 20", minimum = 1, maximum = 100),
-        ("status" = Option<Status>, Query, description = "Only jobs in this state"),
-        ("metadata" = Option<Object>, Query, style = DeepObject, explode, description = "Only jobs with these labels, as `metadata[key]=value`"),
+        ("after" = Option<String>, Query, description = "Only jobs submitted before this one: the last id of the page before", format = "uuid", example = "01890a5d-ac96-774b-bcce-b302099a8057"),
+        ("limit" = Option<u32>, Query, description = "Jobs in a page. Default: 20", minimum = 1, maximum = 100, example = 20),
+        ("status" = Option<Status>, Query, description = "Only jobs in this state", example = "succeeded"),
+        ("metadata" = Option<BTreeMap<String, String>>, Query, style = DeepObject, explode, description = "Only jobs with these labels, as `metadata[key]=value`", example = json!({"team": "research"})),
     ),
     responses(
         (status = 200, description = "One page", body = JobList),

@@ -24,7 +24,7 @@ const TOKEN: &str = "x-hf-token";
     post, path = "/v1/jobs/{id}/publish", operation_id = "publish_job", tag = "artifacts",
     params(
         ("id" = String, Path, description = "The job's id"),
-        ("X-HF-Token" = Option<String>, Header, description = "A token that may write to the repository"),
+        ("X-HF-Token" = Option<String>, Header, description = "A token that may write to the repository", example = "hf_your_own_token"),
     ),
     request_body = PublicationBody,
     responses(

@@ -41,10 +41,11 @@ export function el(name, attributes = {}, ...children) {
   return element;
 }
 
-export function table(caption, heads, rows) {
+// On a phone the cells of a "stacked" table stand below each other.
+export function table(caption, heads, rows, look = "") {
   const cell = (name, value, number, scope) =>
     el(name, { class: number ? "number" : null, scope }, value instanceof Node ? value : String(value ?? ""));
-  return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": caption },
+  return el("div", { class: `scroll ${look}`, tabindex: 0, role: "region", "aria-label": caption },
     el("table", {}, el("caption", {}, caption),
       el("thead", {}, el("tr", {}, heads.map((head) => cell("th", head.text ?? head, head.number, "col")))),
       el("tbody", {}, rows.map((row) => el("tr", {},

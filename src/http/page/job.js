@@ -42,7 +42,8 @@ function facts(job) {
   const line = (term, text) => (text === "" || text == null ? [] : [el("dt", {}, term), el("dd", {}, text)]);
   return el("dl", {},
     line("Status", status(job)), line("Progress", over(job) ? null : progress(job)),
-    line("Stage ends about", over(job) ? null : time(job.eta)),
+    line("Stage ends about", over(job) ? null : time(job.stage_eta)),
+    line("Job ends about", over(job) ? null : time(job.eta)),
     line("Model", job.spec.model), line("Submitted", time(job.created_at)), line("Started", time(job.started_at)),
     line("Ended", time(job.finished_at)), line("Attempts", job.attempt),
     line("Error", job.error ? el("span", { class: "error" }, `${job.error.code}: ${job.error.message}`) : null));
@@ -58,11 +59,14 @@ function curl(path, name) {
 
 function copy(text, name) {
   const button = el("button", { type: "button", "aria-label": `Copy the curl line for ${name}` }, "Copy curl");
+  const line = el("code", {}, text);
   button.addEventListener("click", async () => {
-    await navigator.clipboard?.writeText(text).catch(() => {});
-    button.textContent = "Copied";
+    const copied = await navigator.clipboard?.writeText(text).then(() => true, () => false);
+    // Browsers keep the clipboard from pages that come without TLS: the line is selected then.
+    if (!copied) getSelection().selectAllChildren(line);
+    button.textContent = copied ? "Copied" : "Selected";
   });
-  return el("span", { class: "row" }, button, el("code", {}, text));
+  return el("span", { class: "row" }, button, line);
 }
 
 // A link cannot carry a key: with one the file goes through the page, so large ones are better fetched with curl.
@@ -80,7 +84,8 @@ function files(job, list) {
   const archive = `/v1/jobs/${job.id}/archive`;
   const rows = list.data.map((it) => [link(it.url, it.name), bytes(it.bytes), el("code", {}, it.sha256), copy(curl(it.url, it.name), it.name)]);
   rows.push([link(archive, `${job.id}.tar`), "", "all of them", copy(curl(archive, `${job.id}.tar`), "everything")]);
-  return table("Published files", ["Name", { text: "Size", number: true }, "SHA-256", "For a terminal"], rows);
+  const heads = ["Name", { text: "Size", number: true }, "SHA-256", "For a terminal"];
+  return table("Published files", heads, rows, "stacked");
 }
 
 function scores(report) {

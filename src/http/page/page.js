@@ -22,7 +22,7 @@ async function jobs(view, signal) {
     ];
     const focused = document.activeElement?.getAttribute("href");
     place.replaceChildren(list.data.length
-      ? table("Newest first", ["Job", "Model", "Status", "Progress", "Submitted"], list.data.map(row))
+      ? table("Newest first", ["Job", "Model", "Status", "Progress", "Submitted"], list.data.map(row), "stacked")
       : el("p", {}, "There are no jobs yet. ", el("a", { href: "#/new" }, "Submit one"), "."));
     if (focused) place.querySelector(`a[href="${focused}"]`)?.focus();
     await pause(2000, signal);

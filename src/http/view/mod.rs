@@ -53,9 +53,11 @@ pub struct JobView {
     pub stage: Option<Stage>,
     /// How far that stage is.
     pub progress: Option<ProgressView>,
-    /// When the stage at work should end, by its pace so far, in seconds since 1970-01-01T00:00:00Z; null while nothing
-    /// can be said.
+    /// When the whole job should be done, by what is left of it and its pace so far, in seconds since
+    /// 1970-01-01T00:00:00Z; null while nothing can be said.
     pub eta: Option<i64>,
+    /// When the stage at work should end, by its pace so far.
+    pub stage_eta: Option<i64>,
     /// When it was submitted, in seconds since 1970-01-01T00:00:00Z.
     #[schema(example = 1_789_000_000)]
     pub created_at: i64,
@@ -160,6 +162,7 @@ impl From<JobRecord> for JobView {
         Self {
             object: JobObject::Job,
             eta: eta(&record),
+            stage_eta: stage_eta(&record),
             id: record.id,
             status: record.status,
             stage: record.progress.as_ref().map(|progress| progress.stage),
@@ -177,8 +180,15 @@ impl From<JobRecord> for JobView {
     }
 }
 
-/// The time a stage has taken for what is done of it says how long the rest takes.
+/// What the worker said was left, from when it said so.
 fn eta(record: &JobRecord) -> Option<i64> {
+    let progress = record.progress.as_ref().filter(|_| record.status == Status::Running)?;
+    let left = i64::try_from(progress.seconds_left?).ok()?;
+    Some(seconds(record.progress_at?).saturating_add(left))
+}
+
+/// The time a stage has taken for what is done of it says how long the rest takes.
+fn stage_eta(record: &JobRecord) -> Option<i64> {
     let progress = record.progress.as_ref().filter(|_| record.status == Status::Running)?;
     let (began, now) = (record.stage_started_at?, record.progress_at?);
     let left = progress.total.checked_sub(progress.done)?;

@@ -67,7 +67,7 @@ impl Session<'_> {
         let mut part = Part::open(part, file)?;
         let mut reported = part.length;
         if part.length < file.size {
-            let mut bytes = self.open(commit, file, part.length).await?;
+            let mut bytes = self.open(commit, file, part.length..file.size).await?;
             while let Some(chunk) = bytes.try_next().await.map_err(|error| self.trouble(error))? {
                 let chunk = chunk.as_ref();
                 if part.length + chunk.len() as u64 > file.size {

@@ -4,7 +4,7 @@ mod blob;
 mod line;
 mod trouble;
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use futures_util::{Stream, TryStreamExt as _};
 use hf_hub::{
@@ -114,14 +114,14 @@ impl<'a> Session<'a> {
         found.into_iter().filter_map(entry).find(|entry| entry.path == file).ok_or_else(absent)
     }
 
-    /// A file's bytes from `start` on.
-    async fn open(
+    /// The bytes of a file in `range`; a server that knows no ranges sends all of it.
+    pub(super) async fn open(
         &self,
         commit: &str,
         file: &Entry,
-        start: u64,
+        range: Range<u64>,
     ) -> Result<impl Stream<Item = Result<impl AsRef<[u8]> + use<>, HFError>> + Unpin + use<>, Trouble> {
-        let range = (start > 0).then_some(start..file.size);
+        let range = (range != (0..file.size)).then_some(range);
         let name = file.path.as_str();
         let opened = match self.cache.kind {
             Kind::Models => {
@@ -136,7 +136,11 @@ impl<'a> Session<'a> {
         opened.map(|(_, stream)| stream).map_err(|error| self.trouble(error))
     }
 
-    async fn again<T>(&self, what: &str, request: impl AsyncFnMut() -> Result<T, Trouble>) -> Result<T, Error> {
+    pub(super) async fn again<T>(
+        &self,
+        what: &str,
+        request: impl AsyncFnMut() -> Result<T, Trouble>,
+    ) -> Result<T, Error> {
         again(self.settings, &self.cache.repository, what, request).await
     }
 

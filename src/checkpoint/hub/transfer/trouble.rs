@@ -38,7 +38,7 @@ impl Trouble {
 
 impl Session<'_> {
     /// Puts an error of hf-hub into words and decides whether it may pass.
-    pub(super) fn trouble(&self, error: HFError) -> Trouble {
+    pub(in super::super) fn trouble(&self, error: HFError) -> Trouble {
         let HubSettings { endpoint, cache_dir, .. } = self.settings;
         let Cache { repository, revision, .. } = self.cache;
         let lasting = |text: String| Trouble::Lasting(Error::NotFound(text));
