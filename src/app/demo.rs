@@ -16,7 +16,7 @@ use crate::{
 
 /// Runs the demo and says what came of it.
 pub(super) fn demo(log: LogArgs) -> Result<u8, AppError> {
-    telemetry::install_log(&config::log_settings_of_a_tool(&log)?)?;
+    let _telemetry = telemetry::install_log(&config::log_settings_of_a_tool(&log)?)?;
     let data = tempfile::Builder::new().prefix("graspd-demo-").tempdir()?.keep();
     let server = Server::read(&settings(&data, log))?;
     cli::demo::write_samples(&server.machine.models_dir, &server.machine.datasets_dir)?;

@@ -111,7 +111,7 @@ fn dispatch(cli: Cli) -> Result<u8, AppError> {
         Command::RunJob { work, output, device, parent, job, request_id, traceparent, machine } => {
             child::settle_in(parent)?;
             let machine = Machine::read(&machine)?;
-            telemetry::install_log(&machine.telemetry)?;
+            let _telemetry = telemetry::install_log(&machine.telemetry)?;
             let origin = child::Origin { job, request_id, traceparent };
             child::run(&child::Assignment { work, output, settings: machine.pipeline(device), origin })?;
             Ok(SUCCEEDED)
@@ -140,7 +140,7 @@ fn dispatch(cli: Cli) -> Result<u8, AppError> {
 fn compress_here(machine: &MachineArgs, device: String, job: &cli::compress::Arguments) -> Result<u8, AppError> {
     let spec = job.job()?;
     let settings = Machine::read(machine)?;
-    telemetry::install_log(&config::log_settings_of_a_tool(&machine.log)?)?;
+    let _telemetry = telemetry::install_log(&config::log_settings_of_a_tool(&machine.log)?)?;
     let report = compress(&spec, &settings.pipeline(device), &job.out, signals::flag()?)?;
     cli::print(&if job.json {
         format!("{}\n", serde_json::to_string_pretty(&report)?)
@@ -163,7 +163,7 @@ fn synthesize(shape: model::Shape, seed: u64, folder: &Path) -> Result<u8, AppEr
 fn eval_here(machine: &MachineArgs, device: String, job: &cli::eval::Arguments) -> Result<u8, AppError> {
     let spec = job.job()?;
     let settings = Machine::read(machine)?;
-    telemetry::install_log(&config::log_settings_of_a_tool(&machine.log)?)?;
+    let _telemetry = telemetry::install_log(&config::log_settings_of_a_tool(&machine.log)?)?;
     let report = assess::assess(&spec, &settings.pipeline(device), job.work.as_deref(), signals::flag()?)?;
     cli::print(&if job.json {
         format!("{}\n", serde_json::to_string_pretty(&cli::eval::scores(&report))?)
@@ -175,7 +175,7 @@ fn eval_here(machine: &MachineArgs, device: String, job: &cli::eval::Arguments) 
 
 fn serve(args: &ServeArgs) -> Result<u8, AppError> {
     let server = Server::read(args)?;
-    telemetry::install_log(&server.machine.telemetry)?;
+    let _telemetry = telemetry::install_log(&server.machine.telemetry)?;
     let runtime = runtime()?;
     let served = runtime.block_on(async {
         let mut signals = Signals::listen()?;

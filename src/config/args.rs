@@ -161,6 +161,10 @@ pub struct LogArgs {
     /// What to log: error, warn, info, debug, or a filter such as info,graspd::worker=debug [default: info]
     #[arg(long, env = "GRASPD_LOG_LEVEL", value_name = "FILTER")]
     pub log_level: Option<String>,
+    /// OpenTelemetry collector to send spans to (OTLP over HTTP), such as http://localhost:4318 [default: none]
+    #[cfg(feature = "otlp")]
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
 }
 
 /// Where models, texts and everything kept lie on this machine.

@@ -21,6 +21,7 @@
 //! | `GRASPD_MEMORY_LIMIT` | `--memory-limit` | nine tenths of the memory, shared by the slots |
 //! | `GRASPD_LOG` | `--log` | `text` |
 //! | `GRASPD_LOG_LEVEL` | `--log-level` | `info` |
+//! | `OTEL_EXPORTER_OTLP_ENDPOINT` | `--otlp-endpoint` | none; only with the feature `otlp` |
 //! | `HF_TOKEN` | `--hf-token` | the file `token` under `HF_HOME` |
 //! | `HF_ENDPOINT` | `--hf-endpoint` | `https://huggingface.co` |
 //! | `HF_HOME` | `--hf-home` | `~/.cache/huggingface` |
@@ -137,6 +138,7 @@ impl Machine {
             ("HF_TOKEN", self.hub.token.clone().map(OsString::from)),
             ("GRASPD_LOG", Some(self.telemetry.format.as_str().into())),
             ("GRASPD_LOG_LEVEL", Some(self.telemetry.filter.clone().into())),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", self.telemetry.otlp_endpoint.clone().map(OsString::from)),
         ];
         let removed = SERVER_ONLY.map(|name| (name, None));
         worker::Environment(settings.into_iter().chain(removed).map(|(name, value)| (name.into(), value)).collect())
@@ -226,6 +228,10 @@ fn log_settings_or(args: &LogArgs, filter: &str) -> Result<telemetry::Settings, 
     Ok(telemetry::Settings {
         format: Setting::new("log", "GRASPD_LOG", args.log.as_ref()).parse(telemetry::LogFormat::Text)?,
         filter: Setting::new("log-level", "GRASPD_LOG_LEVEL", args.log_level.as_ref()).filter(filter)?,
+        #[cfg(feature = "otlp")]
+        otlp_endpoint: args.otlp_endpoint.clone().filter(|endpoint| !endpoint.is_empty()),
+        #[cfg(not(feature = "otlp"))]
+        otlp_endpoint: None,
     })
 }
 

@@ -11,7 +11,7 @@ use axum::{
 use tracing::Instrument;
 
 use super::{ApiError, ApiState};
-use crate::queue::Origin;
+use crate::{queue::Origin, telemetry};
 
 /// Histogram of the time until a reply's head is ready, by path, method and status.
 pub const REQUEST_SECONDS: &str = "graspd_http_request_duration_seconds";
@@ -40,6 +40,8 @@ pub(super) async fn observe(State(state): State<ApiState>, mut request: Request,
     // Paths that match nothing share one label: a scanner must not fill the registry.
     let path = matched.as_ref().map_or("unmatched", MatchedPath::as_str).to_owned();
     let span = tracing::info_span!("http.request", request.id = ?id, traceparent, http.method = method, http.path = request.uri().path());
+    telemetry::follow(&span, traceparent.as_deref());
+    let traceparent = telemetry::traceparent(&span, traceparent);
     let request_id = id.to_str().ok().map(str::to_owned);
     request.extensions_mut().insert(Origin { request_id, traceparent });
     let started = Instant::now();

@@ -1,8 +1,16 @@
-//! Logs on standard error and the registry of metrics.
+//! Logs on standard error, the registry of metrics, and, with the feature `otlp`, spans for a collector.
+
+#[cfg(not(feature = "otlp"))]
+#[path = "no_spans.rs"]
+mod spans;
+#[cfg(feature = "otlp")]
+mod spans;
 
 use std::{fmt, io, str::FromStr};
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use spans::Export;
+pub use spans::{ExportError, follow, traceparent};
 use tracing_subscriber::{EnvFilter, filter::ParseError, fmt::format::FmtSpan, util::TryInitError};
 
 /// How log lines look.
@@ -49,6 +57,15 @@ pub struct Settings {
     pub format: LogFormat,
     /// What is logged: a level, or directives such as `info,graspd::worker=debug`.
     pub filter: String,
+    /// Address of the OpenTelemetry collector that spans are sent to; only in a build with the feature `otlp`.
+    pub otlp_endpoint: Option<String>,
+}
+
+/// What receives the logs. Spans that wait to be sent are sent when it is dropped.
+#[must_use = "spans are exported while it lives"]
+#[derive(Debug)]
+pub struct Telemetry {
+    _export: Option<Export>,
 }
 
 /// Telemetry could not be set up.
@@ -60,25 +77,29 @@ pub enum TelemetryError {
     /// Something else already receives the logs.
     #[error("log: {0}")]
     Log(#[from] TryInitError),
+    /// The collector's address cannot be used.
+    #[error("OTEL_EXPORTER_OTLP_ENDPOINT, --otlp-endpoint: {0}")]
+    Export(#[from] ExportError),
     /// Something else already receives the metrics.
     #[error("metrics: {0}")]
     Metrics(#[from] BuildError),
 }
 
-/// Sends this process's logs to standard error.
+/// Sends this process's logs to standard error, and its spans to the collector, where there is one.
 ///
 /// # Errors
 /// [`TelemetryError`] for a filter that cannot be read, and when called twice.
-pub fn install_log(settings: &Settings) -> Result<(), TelemetryError> {
-    use tracing_subscriber::util::SubscriberInitExt;
+pub fn install_log(settings: &Settings) -> Result<Telemetry, TelemetryError> {
+    use tracing_subscriber::{fmt, layer::SubscriberExt, util::SubscriberInitExt};
+    let export = settings.otlp_endpoint.as_deref().map(Export::to).transpose()?;
     let filter = EnvFilter::try_new(&settings.filter)?;
-    let lines =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_span_events(FmtSpan::NONE);
+    let registry = tracing_subscriber::registry().with(filter).with(export.as_ref().map(Export::layer));
+    let lines = fmt::layer().with_writer(io::stderr).with_span_events(FmtSpan::NONE);
     match settings.format {
-        LogFormat::Text => lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).finish().try_init()?,
-        LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).finish().try_init()?,
+        LogFormat::Text => registry.with(lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr()))).try_init()?,
+        LogFormat::Json => registry.with(lines.json().flatten_event(true).with_span_list(false)).try_init()?,
     }
-    Ok(())
+    Ok(Telemetry { _export: export })
 }
 
 /// Collects this process's metrics; the handle renders them. `buckets` are the upper bounds of histograms by name.

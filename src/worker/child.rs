@@ -16,7 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{folder::read_spec, protocol::Message};
 use crate::{
     job::{Failure, FailureCode, JobId, Progress, Stage},
-    pipeline,
+    pipeline, telemetry,
 };
 
 /// How polite a child is to the server on the same cores.
@@ -96,7 +96,9 @@ pub fn settle_in(parent: u32) -> Result<(), ChildError> {
 /// [`ChildError`] when the process could not begin; how the job ended is on the pipe, never here.
 pub fn run(assignment: &Assignment) -> Result<(), ChildError> {
     let Origin { job, request_id, traceparent } = &assignment.origin;
-    let _span = tracing::info_span!("job", job.id = %job, request.id = request_id, traceparent).entered();
+    let span = tracing::info_span!("job", job.id = %job, request.id = request_id, traceparent);
+    telemetry::follow(&span, traceparent.as_deref());
+    let _entered = span.entered();
     let pipe = Arc::new(Pipe::new(io::stdout()));
     let wishes = Arc::new(Wishes::default());
     keep_company(Arc::clone(&pipe), Arc::clone(&wishes))?;

@@ -18,6 +18,7 @@ use crate::{
     artifact::{ArtifactError, ArtifactStore},
     job::{Failure, FailureCode, JobId, Progress, Stage, Status},
     queue::{Beat, Claim, JobStore, Outcome},
+    telemetry,
 };
 
 /// How much longer than an empty queue a store that fails is left alone.
@@ -66,6 +67,7 @@ impl Slot {
 
     async fn run_claimed(&self, claim: &Claim, since: Instant) {
         let span = tracing::info_span!("attempt", job.id = %claim.id, job.attempt = claim.attempt, device = self.device, request.id = claim.origin.request_id, traceparent = claim.origin.traceparent);
+        telemetry::follow(&span, claim.origin.traceparent.as_deref());
         metrics::gauge!("graspd_slots_busy").increment(1);
         self.run_attempt(claim, since).instrument(span).await;
         metrics::gauge!("graspd_slots_busy").decrement(1);
@@ -122,6 +124,8 @@ impl Slot {
             tokio::select! {
                 published = &mut publishing => return Ok(match published {
                     Ok(()) => {
+                        // The events tell of a whole stage. Whether the attempt may end is asked when it settles.
+                        lease.beat(Some(&Progress::new(Stage::Publish, 1, 1))).await;
                         self.count_published(claim.id).await;
                         Outcome::Succeeded
                     }

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     job::{Failure, FailureCode, Progress},
     queue::{Beat, Claim, Outcome},
+    telemetry,
 };
 
 /// Messages read ahead of the store.
@@ -78,7 +79,8 @@ fn spawn(start: &Start<'_>) -> std::io::Result<(Child, Pid, ChildStdout)> {
     command.arg("--device").arg(start.device).arg("--parent").arg(std::process::id().to_string());
     command.arg("--job").arg(start.claim.id.to_string());
     let origin = &start.claim.origin;
-    for (flag, value) in [("--request-id", &origin.request_id), ("--traceparent", &origin.traceparent)] {
+    let traceparent = telemetry::traceparent(&tracing::Span::current(), origin.traceparent.clone());
+    for (flag, value) in [("--request-id", &origin.request_id), ("--traceparent", &traceparent)] {
         if let Some(value) = value {
             command.arg(flag).arg(value);
         }
@@ -217,14 +219,16 @@ impl<'a, 'l> Supervisor<'a, 'l> {
 
     async fn note(&mut self, progress: Progress) {
         let new_stage = self.progress.as_ref().is_none_or(|last| last.stage != progress.stage);
-        if self.progress.as_ref() != Some(&progress) {
+        if !self.progress.as_ref().is_some_and(|last| last.is_at(&progress)) {
             self.moved = self.heard;
         }
         if new_stage {
             self.measure_stage();
         }
         self.progress = Some(progress);
-        if new_stage || self.written.elapsed() >= self.timing.progress {
+        // The end of a stage is told, so that its events do not stop short of it.
+        let told = new_stage || self.progress.as_ref().is_some_and(|progress| progress.done >= progress.total);
+        if told || self.written.elapsed() >= self.timing.progress {
             self.beat().await;
         }
     }

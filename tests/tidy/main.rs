@@ -64,8 +64,9 @@ const LAYERS: &[Layer] = &[
     synchronous("pipeline", &["job", "linalg", "checkpoint", "model", "eval"], &["tokio", "sqlx", "axum"]),
     layer("queue", &["job", "clock"], &["candle_core", "axum"]),
     layer("artifact", &["job"], &["candle_core", "sqlx", "axum"]),
-    layer("worker", &["job", "clock", "queue", "pipeline", "artifact"], &["axum", "sqlx"]),
-    layer("http", &["job", "clock", "queue", "artifact"], &["candle_core", "sqlx"]),
+    // Spans are handed on to the child, and from a request to its job.
+    layer("worker", &["job", "clock", "queue", "pipeline", "artifact", "telemetry"], &["axum", "sqlx"]),
+    layer("http", &["job", "clock", "queue", "artifact", "telemetry"], &["candle_core", "sqlx"]),
     layer("cli", &["job", "http"], &["candle_core", "sqlx"]),
     layer("telemetry", &[], &["candle_core", "sqlx"]),
     layer("app", ALL, &[]),

@@ -10,7 +10,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use bench::Bench;
 use graspd::{
-    job::{FailureCode, Stage, Status},
+    job::{FailureCode, Progress, Stage, Status},
     queue::{Claim, JobStore, Outcome},
     worker::Retention,
 };
@@ -27,7 +27,7 @@ async fn a_job_that_shows_as_succeeded_is_published() {
     let record = bench.until_over(id).await;
     assert!(bench.published(id).await.unwrap().contains(&"model".to_owned()));
     assert_eq!(record.status, Status::Succeeded);
-    assert_eq!(record.progress.unwrap().stage, Stage::Publish);
+    assert_eq!(record.progress.unwrap(), Progress::new(Stage::Publish, 1, 1));
     bench.stop().await;
     assert_eq!(bench.settled(), [Outcome::Succeeded]);
     assert_eq!(bench.log(id), "to the log\n");
