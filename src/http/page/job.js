@@ -91,14 +91,21 @@ function files(job, list) {
 function scores(report) {
   const shown = (value) => (value == null ? "" : Number(value.toPrecision(5)));
   const rows = Object.entries(report.evaluation?.perplexity ?? {})
-    .map(([name, it]) => [`perplexity, ${name}`, shown(it.before), shown(it.after)]);
+    .map(([name, it]) => [`perplexity, ${name}`, shown(it.before), shown(it.after), shown(it.recovered)]);
+  const kept = report.recovery?.held_out;
+  if (kept) {
+    const value = (loss) => shown(loss == null ? null : Math.exp(loss));
+    rows.push(["perplexity, kept back of the training data", value(kept.before), value(kept.after), value(kept.recovered)]);
+  }
   for (const [name, it] of Object.entries(report.evaluation?.tasks ?? {})) {
     const value = (side) => shown(it[side]?.acc_norm ?? it[side]?.acc ?? it[side]);
-    rows.push([`accuracy, ${name}`, value("before"), value("after")]);
+    rows.push([`accuracy, ${name}`, value("before"), value("after"), value("recovered")]);
   }
-  rows.push(["parameters", count(report.parameters.before), count(report.parameters.after)]);
-  rows.push(["bytes of safetensors", count(report.bytes.before), count(report.bytes.after)]);
-  return table("Scores and sizes", ["", { text: "Before", number: true }, { text: "After", number: true }], rows);
+  rows.push(["parameters", count(report.parameters.before), count(report.parameters.after), ""]);
+  rows.push(["bytes of safetensors", count(report.bytes.before), count(report.bytes.after), ""]);
+  const columns = ["Before", "After", "Recovered"].slice(0, report.recovery ? 3 : 2);
+  const heads = columns.map((text) => ({ text, number: true }));
+  return table("Scores and sizes", ["", ...heads], rows.map((row) => row.slice(0, 1 + columns.length)));
 }
 
 async function results(place, job, signal) {

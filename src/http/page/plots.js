@@ -30,6 +30,8 @@ const whole = (plot, splits) => splits.map((value) => (Number.isInteger(value) ?
 
 function influence(place, report, signal) {
   const values = report.layers.block_influence;
+  // Nothing was measured where nothing was compressed.
+  if (!values.length) return;
   const redundant = new Set(report.layers.redundant);
   const layers = values.map((_, index) => index);
   const pick = (wanted) => values.map((value, index) => (redundant.has(index) === wanted ? value : null));
