@@ -21,7 +21,7 @@ use crate::{
 
 /// Does what `graspd keys` was asked.
 pub(super) fn keys(args: &StoreArgs, command: KeysCommand) -> Result<u8, AppError> {
-    let (data_dir, database) = config::key_store(args)?;
+    let (data_dir, database) = config::kept(args)?;
     std::fs::create_dir_all(&data_dir)?;
     runtime()?.block_on(async {
         let store = SqliteStore::open(&database, RetryPolicy::default()).await?;

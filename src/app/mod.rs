@@ -10,6 +10,7 @@ mod planner;
 mod publisher;
 mod service;
 mod signals;
+mod verify;
 
 use std::{io, path::Path, process::ExitCode, time::Duration};
 
@@ -23,15 +24,16 @@ pub use service::{Service, ServiceError};
 
 use self::signals::Signals;
 use crate::{
+    artifact::ArtifactError,
     checkpoint,
     cli::{self, Bar, FAILED, INTERRUPTED, NO_ANSWER, SUCCEEDED},
     config::{self, Cli, Command, ConfigError, Machine, MachineArgs, ServeArgs, Server},
     http::{self, client::ClientError},
     job::{Progress, SpecError, Stage},
     model,
-    queue::StoreError,
+    queue::{SqliteStore, StoreError},
     telemetry::{self, TelemetryError},
-    worker::{self, child},
+    worker::{self, Presence, child},
 };
 
 /// How long a stopped service waits for file operations under way.
@@ -61,9 +63,12 @@ pub enum AppError {
     /// The service.
     #[error(transparent)]
     Service(#[from] ServiceError),
-    /// The database of the keys.
-    #[error("the keys: {0}")]
-    Keys(#[from] StoreError),
+    /// The database.
+    #[error("the database (GRASPD_DATABASE_URL, --database-url): {0}")]
+    Store(#[from] StoreError),
+    /// The published folders.
+    #[error("the published folders (GRASPD_DATA_DIR, --data-dir): {0}")]
+    Artifacts(#[from] ArtifactError),
     /// There is no such key.
     #[error("there is no key {0}: `graspd keys list` shows them all")]
     NoSuchKey(String),
@@ -112,6 +117,7 @@ fn dispatch(cli: Cli) -> Result<u8, AppError> {
             child::settle_in(parent)?;
             let machine = Machine::read(&machine)?;
             let _telemetry = telemetry::install_log(&machine.telemetry)?;
+            let _presence = Presence::join(&machine.data_dir)?;
             let origin = child::Origin { job, request_id, traceparent };
             child::run(&child::Assignment { work, output, settings: machine.pipeline(device), origin })?;
             Ok(SUCCEEDED)
@@ -126,6 +132,12 @@ fn dispatch(cli: Cli) -> Result<u8, AppError> {
         }
         Command::Jobs { server, command } => Ok(runtime()?.block_on(cli::jobs::jobs(&server.client()?, command))?),
         Command::Keys { store, command } => keys::keys(&store, command),
+        Command::Backup { store, file } => {
+            let (_, database) = config::kept(&store)?;
+            runtime()?.block_on(SqliteStore::backup(&database, &file))?;
+            Ok(SUCCEEDED)
+        }
+        Command::Verify { store } => verify::verify(&store),
         Command::Openapi => {
             cli::print(&http::openapi_yaml())?;
             Ok(SUCCEEDED)

@@ -1,6 +1,12 @@
 //! The running service: what answers requests and what runs jobs, started and stopped together.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{net::TcpListener, runtime::Handle, sync::watch, task::JoinHandle, time::timeout};
@@ -15,7 +21,7 @@ use crate::{
     job::{JobId, UPLOADS},
     model::open_device,
     queue::{DatasetStore, JobStore, KeyStore, RetryPolicy, SqliteStore, StoreError, WebhookStore},
-    worker,
+    worker::{self, Presence},
 };
 
 /// How long a stopping service waits for requests and children; service managers kill after 30 s.
@@ -78,6 +84,7 @@ pub struct Service {
     running: JoinHandle<()>,
     telling: Option<JoinHandle<()>>,
     upkeep: JoinHandle<()>,
+    _presence: Presence,
 }
 
 impl Service {
@@ -92,6 +99,7 @@ impl Service {
         make_folders(&server.machine)?;
         let data = &server.machine.data_dir;
         let store = Arc::new(SqliteStore::open(&server.database_url, RetryPolicy::default()).await?);
+        let presence = be_present(data, &store).await?;
         let artifacts: Arc<dyn ArtifactStore> = Arc::new(DiskStore::open(data)?);
         let refused = |source| ServiceError::Listen { address: server.listen.clone(), source };
         let listener = TcpListener::bind(&server.listen).await.map_err(refused)?;
@@ -135,6 +143,7 @@ impl Service {
             running: tokio::spawn(running),
             telling,
             upkeep: tokio::spawn(keep_up(metrics)),
+            _presence: presence,
         })
     }
 
@@ -187,6 +196,17 @@ fn make_folders(machine: &Machine) -> Result<(), ServiceError> {
         }
     }
     Ok(())
+}
+
+/// Joins those who work on the data folder. Where nobody does, what the database says of running jobs is left of a crash.
+async fn be_present(data: &Path, store: &SqliteStore) -> Result<Presence, ServiceError> {
+    let refused =
+        |source| ServiceError::Folder { setting: "GRASPD_DATA_DIR, --data-dir", path: data.to_owned(), source };
+    let (presence, alone) = Presence::enter(data).map_err(refused)?;
+    if alone {
+        store.expire_leases().await?;
+    }
+    Ok(presence)
 }
 
 async fn told(mut stop: watch::Receiver<bool>) {

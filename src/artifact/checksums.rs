@@ -76,24 +76,39 @@ fn is_inside(name: &str) -> bool {
     name.split('/').all(plain)
 }
 
-/// Checks that the files of `folder` are those listed, no more and no fewer, with the listed content, and brings every
-/// one of them and every folder to the disk.
+/// Checks that the files of `folder` are those listed, no more and no fewer, with the listed content.
+pub(super) fn verify(folder: &Path) -> Result<Vec<Artifact>, ArtifactError> {
+    check(folder, &mut |_| Ok(())).map(|(artifacts, _)| artifacts)
+}
+
+/// Checks them, and brings every one of them and every folder to the disk.
 pub(super) fn verify_and_sync(folder: &Path) -> Result<(), ArtifactError> {
+    let (_, folders) = check(folder, &mut File::sync_all)?;
+    folders.iter().try_for_each(|path| sync_folder(path))
+}
+
+/// The files, each of which went through `and_then` after it was read, and the folders, each after what is in it.
+fn check(
+    folder: &Path,
+    and_then: &mut dyn FnMut(&File) -> io::Result<()>,
+) -> Result<(Vec<Artifact>, Vec<PathBuf>), ArtifactError> {
     let mut unlisted = BTreeSet::new();
     let mut folders = Vec::new();
     walk(folder, "", &mut unlisted, &mut folders)?;
-    for artifact in read(folder)? {
+    let artifacts = read(folder)?;
+    for artifact in &artifacts {
         let path = folder.join(&artifact.name);
-        let found = hash_and_sync(&path).map_err(io_error(&path))?;
+        let (file, found) = hash(&path).map_err(io_error(&path))?;
         if found != artifact.sha256 {
             return Err(corrupt(&path, format!("has SHA-256 {found}, {CHECKSUMS} says {}", artifact.sha256)));
         }
+        and_then(&file).map_err(io_error(&path))?;
         unlisted.remove(&artifact.name);
     }
-    if let Some(name) = unlisted.first() {
-        return Err(corrupt(&folder.join(name), format!("is not listed in {CHECKSUMS}")));
+    match unlisted.first() {
+        Some(name) => Err(corrupt(&folder.join(name), format!("is not listed in {CHECKSUMS}"))),
+        None => Ok((artifacts, folders)),
     }
-    folders.iter().try_for_each(|path| sync_folder(path))
 }
 
 fn walk(
@@ -119,7 +134,7 @@ fn walk(
     Ok(())
 }
 
-fn hash_and_sync(path: &Path) -> io::Result<String> {
+fn hash(path: &Path) -> io::Result<(File, String)> {
     let mut file = File::open(path)?;
     let mut hasher = Sha256::new();
     let mut chunk = vec![0; CHUNK];
@@ -130,8 +145,7 @@ fn hash_and_sync(path: &Path) -> io::Result<String> {
         }
         hasher.update(&chunk[..read]);
     }
-    file.sync_all()?;
-    Ok(hexadecimal(&hasher.finalize()))
+    Ok((file, hexadecimal(&hasher.finalize())))
 }
 
 /// A rename or a new name is on the disk only when its folder is.

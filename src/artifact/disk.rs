@@ -108,6 +108,11 @@ impl Folders {
         checksums::read(&published).map(Some)
     }
 
+    fn verify(&self, job: JobId) -> Result<Option<Vec<Artifact>>, ArtifactError> {
+        let published = self.published(job);
+        if published.exists() { checksums::verify(&published).map(Some) } else { Ok(None) }
+    }
+
     /// The folder loses its name first, so that nobody sees a part of it, whatever happens.
     fn forget(&self, job: JobId) -> Result<(), ArtifactError> {
         let (published, of_job) = (self.published(job), self.of_job(job));
@@ -168,6 +173,10 @@ impl ArtifactStore for DiskStore {
 
     async fn list(&self, job: JobId) -> Result<Option<Vec<Artifact>>, ArtifactError> {
         self.blocking(move |folders| folders.list(job)).await
+    }
+
+    async fn verify(&self, job: JobId) -> Result<Option<Vec<Artifact>>, ArtifactError> {
+        self.blocking(move |folders| folders.verify(job)).await
     }
 
     async fn remove(&self, job: JobId) -> Result<(), ArtifactError> {

@@ -61,6 +61,8 @@ pub trait ArtifactStore: Send + Sync {
     async fn discard(&self, job: JobId) -> Result<(), ArtifactError>;
     /// The files of a job's folder by name, or `None` when nothing is published.
     async fn list(&self, job: JobId) -> Result<Option<Vec<Artifact>>, ArtifactError>;
+    /// Reads all files of a job's folder and holds them against its SHA256SUMS; `None` when nothing is published.
+    async fn verify(&self, job: JobId) -> Result<Option<Vec<Artifact>>, ArtifactError>;
     /// Removes everything of a job, published or not.
     async fn remove(&self, job: JobId) -> Result<(), ArtifactError>;
     /// The jobs that have published, with the bytes of their folders.

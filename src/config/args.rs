@@ -80,6 +80,20 @@ pub enum Command {
         #[command(subcommand)]
         command: cli::keys::KeysCommand,
     },
+    /// Copy the queue's database while it is in use; the copy is checked before it appears
+    Backup {
+        /// What is kept.
+        #[command(flatten)]
+        store: StoreArgs,
+        /// The new file
+        file: PathBuf,
+    },
+    /// Hold the database, the events and the published files against each other: exit code 0 all is well, 1 it is not
+    Verify {
+        /// What is kept.
+        #[command(flatten)]
+        store: StoreArgs,
+    },
     /// Print the API's description, openapi.yaml
     Openapi,
     /// Ask the server on this machine whether it is ready: exit code 0 or 1
@@ -214,6 +228,12 @@ pub struct ServeArgs {
     /// Jobs at once on a device [default: 1]
     #[arg(long, env = "GRASPD_SLOTS", value_name = "N")]
     pub slots: Option<String>,
+    /// How long a job stays with a worker that is not heard of, at least 1s [default: 30s]
+    #[arg(long, env = "GRASPD_LEASE", value_name = "DURATION")]
+    pub lease: Option<String>,
+    /// After how long without any progress a job's process is stuck and is ended [default: 10m]
+    #[arg(long, env = "GRASPD_STALL", value_name = "DURATION")]
+    pub stall: Option<String>,
     /// The front.
     #[command(flatten)]
     pub front: FrontArgs,
@@ -254,7 +274,7 @@ pub struct FrontArgs {
     pub webhook_secret: Option<String>,
 }
 
-/// Where the keys are kept.
+/// Where what is kept lies.
 #[derive(Args, Clone, Debug, Default)]
 pub struct StoreArgs {
     /// Folder for everything that is kept [default: data]

@@ -9,6 +9,8 @@
 //! | `GRASPD_DATASETS_DIR` | `--datasets-dir` | `<data>/datasets` |
 //! | `GRASPD_DEVICES` | `--devices` | `cpu` |
 //! | `GRASPD_SLOTS` | `--slots` | `1` |
+//! | `GRASPD_LEASE` | `--lease` | `30s` |
+//! | `GRASPD_STALL` | `--stall` | `10m` |
 //! | `GRASPD_ALLOW_ANONYMOUS` | `--allow-anonymous` | off |
 //! | `GRASPD_RATE_LIMIT` | `--rate-limit` | `50` |
 //! | `GRASPD_QUEUE_LIMIT` | `--queue-limit` | `10000` |
@@ -53,6 +55,8 @@ const SERVER_ONLY: [&str; 6] =
 const HUB: &str = "https://huggingface.co";
 /// Before the first retry of a request to the hub.
 const HUB_RETRY_DELAY: Duration = Duration::from_secs(2);
+/// Beats in a lease, at least.
+const BEATS: u32 = 5;
 const LISTEN: &str = "127.0.0.1:8080";
 
 /// Where models, texts and everything kept lie.
@@ -164,7 +168,7 @@ impl Server {
             slots_per_device,
             worker: format!("graspd/{}", std::process::id()),
             retention: Setting::new("retention", "GRASPD_RETENTION", args.front.retention.as_ref()).retention()?,
-            timing: worker::Timing::default(),
+            timing: timing(args)?,
         };
         Ok(Self {
             listen: listen_address(args.listen.as_ref())?,
@@ -176,17 +180,25 @@ impl Server {
     }
 }
 
+fn timing(args: &ServeArgs) -> Result<worker::Timing, ConfigError> {
+    let usual = worker::Timing::default();
+    let lease = Setting::new("lease", "GRASPD_LEASE", args.lease.as_ref()).duration(usual.lease)?;
+    let stall = Setting::new("stall", "GRASPD_STALL", args.stall.as_ref()).duration(usual.stall)?;
+    // A lease outlives the loss of a few beats.
+    Ok(worker::Timing { lease, beat: usual.beat.min(lease / BEATS), stall, ..usual })
+}
+
 fn database_in(data_dir: &Path, given: Option<&String>) -> Result<String, ConfigError> {
     // As a path and not as a URL, where a '?' or '%' in a folder's name would mean something else.
     let default = data_dir.join("graspd.db").display().to_string();
     Setting::new("database-url", "GRASPD_DATABASE_URL", given).database(default)
 }
 
-/// The database that the keys are kept in, and the folder it may lie in.
+/// The database, and the folder that everything else kept lies in.
 ///
 /// # Errors
 /// [`ConfigError`] when one of the two cannot be used.
-pub fn key_store(args: &StoreArgs) -> Result<(PathBuf, String), ConfigError> {
+pub fn kept(args: &StoreArgs) -> Result<(PathBuf, String), ConfigError> {
     let data_dir = absolute(args.data_dir.as_deref(), || PathBuf::from("data"))?;
     let database = database_in(&data_dir, args.database_url.as_ref())?;
     Ok((data_dir, database))

@@ -147,6 +147,16 @@ impl<'a> Setting<'a> {
         self.value.map_or(Ok(default), |value| bytes(value).map_err(|what| self.refuse(what)))
     }
 
+    /// At least a second.
+    pub(super) fn duration(self, default: Duration) -> Result<Duration, ConfigError> {
+        let Some(text) = self.value else { return Ok(default) };
+        match duration(text) {
+            Ok(length) if length >= Duration::from_secs(1) => Ok(length),
+            Ok(_) => Err(self.refuse("must be at least 1s")),
+            Err(what) => Err(self.refuse(what)),
+        }
+    }
+
     /// An age, a size, or both: `30d,500GB`.
     pub(super) fn retention(self) -> Result<Retention, ConfigError> {
         let mut retention = Retention::default();

@@ -98,6 +98,24 @@ pub enum StoreError {
     /// The disk under the database is full.
     #[error("the disk under the database is full")]
     DiskFull,
+    /// There is no database to read.
+    #[error("{0}: there is no database")]
+    Missing(std::path::PathBuf),
+    /// What SQLite itself finds wrong.
+    #[error("the database is damaged ({0}): restore a backup")]
+    Damaged(String),
+    /// A backup never takes the place of a file.
+    #[error("{0} is there already: name another file")]
+    BackupExists(std::path::PathBuf),
+    /// A backup cannot be brought to the disk.
+    #[error("{path}: {source}")]
+    Backup {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
     /// A row holds what this version cannot read.
     #[error("row of job {id}: {what}")]
     Corrupt {

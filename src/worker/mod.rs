@@ -7,6 +7,7 @@
 //! - `pool`: the slots, and sweeping up behind jobs that are over.
 //! - `slot`: claim → run → publish → settle.
 //! - `supervisor`: one child process from spawn to exit.
+//! - `presence`: whether anybody works on a data folder.
 //! - `retention`: how long jobs that are over are kept.
 //! - [`child`]: the other end of the pipe.
 //! - [`protocol`]: what is said on it.
@@ -15,6 +16,7 @@ pub mod child;
 mod folder;
 mod lease;
 mod pool;
+mod presence;
 pub mod protocol;
 mod retention;
 mod slot;
@@ -23,6 +25,7 @@ mod supervisor;
 use std::{ffi::OsString, fmt, path::PathBuf, time::Duration};
 
 pub use pool::run;
+pub use presence::Presence;
 pub use retention::Retention;
 
 /// Histogram of how long attempts take, by outcome.

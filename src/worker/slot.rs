@@ -160,14 +160,16 @@ impl Shared {
                 return;
             }
         }
+        // The work folder goes last: by it the sweep finds a job whose removal was interrupted.
+        if let Err(error) = self.artifacts.discard(id).await {
+            tracing::warn!(%error, "a staging folder could not be removed");
+            return;
+        }
         let shared = Arc::clone(self);
         // Checkpoints of a large model take seconds to remove.
         let removed = tokio::task::spawn_blocking(move || folder::remove_work(&shared.settings, id)).await;
         if let Err(error) = removed {
             tracing::warn!(%error, "removing a work folder broke off");
-        }
-        if let Err(error) = self.artifacts.discard(id).await {
-            tracing::warn!(%error, "a staging folder could not be removed");
         }
     }
 }

@@ -138,6 +138,10 @@ impl ArtifactStore for WatchedFolders {
         self.inner.list(job).await
     }
 
+    async fn verify(&self, job: JobId) -> Result<Option<Vec<Artifact>>, ArtifactError> {
+        self.inner.verify(job).await
+    }
+
     async fn remove(&self, job: JobId) -> Result<(), ArtifactError> {
         self.inner.remove(job).await
     }

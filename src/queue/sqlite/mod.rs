@@ -4,6 +4,7 @@
 //! (write-ahead log, `synchronous = FULL`). All times, `created_at` included, are read from the database's clock, so
 //! that leases and timestamps agree whoever asks.
 
+mod backup;
 mod datasets;
 mod keys;
 mod open;
@@ -45,6 +46,14 @@ impl SqliteStore {
     pub async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
+    }
+
+    /// Ends every lease, for who knows that no worker is left; the jobs are claimed again as after a lapse.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn expire_leases(&self) -> Result<(), StoreError> {
+        self.write(sqlx::query(statements::EXPIRE_LEASES)).await.map(|_| ())
     }
 
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {

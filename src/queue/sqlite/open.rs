@@ -29,7 +29,18 @@ impl SqliteStore {
     /// [`StoreError`] when the location cannot be opened, the linked SQLite is too old, or the database was already
     /// brought to a newer version's schema.
     pub async fn open(location: &str, retry: RetryPolicy) -> Result<Self, StoreError> {
-        let options = options(location)?;
+        Self::open_with(options(location)?, retry).await
+    }
+
+    /// Opens a database that is there already.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when there is none, else those of [`Self::open`].
+    pub async fn open_existing(location: &str, retry: RetryPolicy) -> Result<Self, StoreError> {
+        Self::open_with(existing(location)?, retry).await
+    }
+
+    async fn open_with(options: SqliteConnectOptions, retry: RetryPolicy) -> Result<Self, StoreError> {
         let pool = || SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT).idle_timeout(None).max_lifetime(None);
         let writer = pool().max_connections(1).connect_with(options.clone()).await?;
         check_version(&sqlx::query_scalar::<_, String>(statements::VERSION).fetch_one(&writer).await?)?;
@@ -55,6 +66,13 @@ fn options(location: &str) -> Result<SqliteConnectOptions, StoreError> {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(BUSY_TIMEOUT))
+}
+
+/// The options for a database that is there already.
+pub(super) fn existing(location: &str) -> Result<SqliteConnectOptions, StoreError> {
+    let options = options(location)?;
+    let file = options.get_filename();
+    if file.exists() { Ok(options.create_if_missing(false)) } else { Err(StoreError::Missing(file.to_owned())) }
 }
 
 fn check_version(found: &str) -> Result<(), StoreError> {

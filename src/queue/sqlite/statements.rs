@@ -116,6 +116,9 @@ pub(super) const STOP_LAPSED: &str = concat!(
     now!()
 );
 
+pub(super) const EXPIRE_LEASES: &str =
+    concat!("UPDATE jobs SET lease_expires_at = ", now!(), " WHERE status = 'running' AND lease_expires_at > ", now!());
+
 /// Each arm finds its oldest job through the index, and the older of the two is taken. A lease may lapse between
 /// [`STOP_LAPSED`] and this statement, so a job that is to stop is passed over here too.
 pub(super) const CLAIM: &str = concat!(
