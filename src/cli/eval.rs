@@ -7,7 +7,7 @@ use std::{fmt::Write as _, path::PathBuf};
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::job::{EvaluationReport, JobSpec, Report, SpecError, TaskScores};
+use crate::job::{EvaluationReport, InferenceReport, JobSpec, Report, RollingScores, SpecError, TaskScores};
 
 /// An evaluation on the command line.
 #[derive(Args, Debug, Default)]
@@ -15,7 +15,7 @@ pub struct Arguments {
     /// org/name, org/name@revision, or file:NAME under the models folder
     #[arg(long)]
     model: String,
-    /// openbookqa, arc_easy, arc_challenge, winogrande, hellaswag, piqa, mathqa, boolq; comma-separated
+    /// openbookqa, arc_easy, arc_challenge, winogrande, hellaswag, piqa, mathqa, boolq, wikitext; comma-separated
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     tasks: Vec<String>,
     /// Data sets for perplexity, comma-separated [default: wikitext2, unless tasks are named]
@@ -30,6 +30,9 @@ pub struct Arguments {
     /// At most so many documents of each task, and windows of each data set
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
+    /// Measure speed and memory of generation too
+    #[arg(long)]
+    inference: bool,
     /// Keep the log-likelihoods there, a file for each task, and go on from them when the same command comes again
     #[arg(long, value_name = "DIR")]
     pub work: Option<PathBuf>,
@@ -44,7 +47,7 @@ impl Arguments {
     /// # Errors
     /// [`SpecError`] says which field is wrong.
     pub fn job(&self) -> Result<JobSpec, SpecError> {
-        let mut evaluation = json!({ "tasks": self.tasks });
+        let mut evaluation = json!({ "tasks": self.tasks, "inference": self.inference });
         if !(self.perplexity.is_empty() && self.tasks.is_empty()) {
             evaluation["perplexity"] = json!(self.perplexity);
         }
@@ -57,7 +60,8 @@ impl Arguments {
     }
 }
 
-/// The scores alone: `{"tasks": {"piqa": {"acc", …}}, "average": {…}, "perplexity": {…}}`.
+/// The scores alone: `{"tasks": {"piqa": {"acc", …}, "wikitext": {"word_perplexity", …}}, "average": {…}, "perplexity":
+/// {…}}`.
 pub fn scores(report: &Report) -> Value {
     let empty = EvaluationReport::default();
     let evaluation = report.evaluation.as_ref().unwrap_or(&empty);
@@ -68,13 +72,23 @@ pub fn scores(report: &Report) -> Value {
         row["num_fewshot"] = json!(task.num_fewshot);
         tasks[name] = row;
     }
+    for (name, task) in &evaluation.rolling {
+        let mut row = json!(task.after);
+        row["documents"] = json!(task.documents);
+        tasks[name] = row;
+    }
     let mut perplexity = json!({});
     for (name, text) in &evaluation.perplexity {
         perplexity[name] = json!({
             "perplexity": text.after, "tokens": text.tokens, "window": text.window, "protocol": text.protocol,
         });
     }
-    json!({ "tasks": tasks, "average": evaluation.average.map(|average| average.after), "perplexity": perplexity })
+    let mut scores =
+        json!({ "tasks": tasks, "average": evaluation.average.map(|average| average.after), "perplexity": perplexity });
+    if let Some(inference) = &evaluation.inference {
+        scores["inference"] = json!(inference.after);
+    }
+    scores
 }
 
 /// The scores as a table for people.
@@ -100,8 +114,26 @@ pub fn scores_table(report: &Report) -> String {
             let (acc, acc_norm) = (share(Some(average.after.acc)), share(average.after.acc_norm));
             let _ = writeln!(text, "{:<14} {:>9} {acc:>7} {:>7} {acc_norm:>8}", "average", "", "");
         }
+        for (name, task) in &evaluation.rolling {
+            let RollingScores { word_perplexity, byte_perplexity, bits_per_byte } = task.after;
+            let _ = writeln!(
+                text,
+                "{name} (rolling): {word_perplexity:.4} a word, {byte_perplexity:.4} a byte, {bits_per_byte:.4} bits a byte; {} documents",
+                task.documents
+            );
+        }
         for (name, perplexity) in &evaluation.perplexity {
             let _ = writeln!(text, "perplexity {name}: {:.3} on {} tokens", perplexity.after, perplexity.tokens);
+        }
+        if let Some(InferenceReport { after, .. }) = &evaluation.inference {
+            let _ = writeln!(
+                text,
+                "inference: {:.1} tokens/s generated, {:.0} tokens/s prefill, {} bytes of weights, {} bytes resident",
+                after.generated_tokens_per_second,
+                after.prefill_tokens_per_second,
+                after.weight_bytes,
+                after.peak_memory_bytes
+            );
         }
     }
     let seconds: f64 = report.stages.iter().map(|stage| stage.seconds).sum();

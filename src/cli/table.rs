@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
-use crate::job::{EvaluationReport, RecoveryReport, Report};
+use crate::job::{
+    AverageScores, EvaluationReport, InferenceFigures, InferenceReport, RecoveryReport, Report, RollingReport,
+    RollingScores, TaskReport, TaskScores,
+};
 
 /// What became of a model: parameters, bytes, perplexities, layers and time.
 pub fn summary(report: &Report) -> String {
@@ -27,6 +30,10 @@ pub fn summary(report: &Report) -> String {
         }
     }
     rows.extend(report.recovery.iter().flat_map(|recovery| held_out(report, recovery)));
+    for (name, task) in report.evaluation.iter().flat_map(|evaluation| &evaluation.rolling) {
+        rows.extend(rolling(name, task));
+    }
+    rows.extend(report.evaluation.iter().filter_map(|evaluation| evaluation.inference.as_ref()).flat_map(inference));
     let mut text = draw(&rows);
     if let Some(evaluation) = &report.evaluation {
         text.push_str(&accuracies(evaluation));
@@ -71,6 +78,49 @@ fn held_out(report: &Report, recovery: &RecoveryReport) -> Vec<Row> {
     ]
 }
 
+/// Rolling perplexities by their names at lm-eval, after recovery where there was one.
+fn rolling(name: &str, task: &RollingReport) -> impl Iterator<Item = Row> {
+    type Metric = (&'static str, fn(&RollingScores) -> f64);
+    let metrics: [Metric; 3] = [
+        ("word_perplexity", |scores| scores.word_perplexity),
+        ("byte_perplexity", |scores| scores.byte_perplexity),
+        ("bits_per_byte", |scores| scores.bits_per_byte),
+    ];
+    let last = task.recovered.unwrap_or(task.after);
+    metrics
+        .map(|(metric, of)| {
+            let before = task.before.as_ref().map(of);
+            Row {
+                name: format!("{metric} {name}"),
+                before: before.map_or_else(|| "–".to_owned(), |value| format!("{value:.4}")),
+                after: format!("{:.4}", of(&last)),
+                change: before.map_or_else(String::new, |before| change(before, of(&last))),
+            }
+        })
+        .into_iter()
+}
+
+/// Speed and memory of generation, after recovery where there was one.
+fn inference(report: &InferenceReport) -> Vec<Row> {
+    let last = report.recovered.unwrap_or(report.after);
+    let row = |name: &str, of: fn(&InferenceFigures) -> f64| {
+        let (before, after) = (report.before.as_ref().map(of), of(&last));
+        let number = |value: f64| if value < 1000.0 { format!("{value:.1}") } else { grouped(value.round() as u64) };
+        Row {
+            name: name.to_owned(),
+            before: before.map_or_else(|| "–".to_owned(), number),
+            after: number(after),
+            change: before.map_or_else(String::new, |before| change(before, after)),
+        }
+    };
+    vec![
+        row("weights, bytes", |figures| figures.weight_bytes as f64),
+        row("generated tokens/s", |figures| figures.generated_tokens_per_second),
+        row("prefill tokens/s", |figures| figures.prefill_tokens_per_second),
+        row("memory, bytes", |figures| figures.peak_memory_bytes as f64),
+    ]
+}
+
 /// The rise of the loss as predicted, and as measured on every text.
 fn loss_rise(predicted: f64, report: &Report) -> String {
     let scores = report.evaluation.iter().flat_map(|evaluation| &evaluation.perplexity);
@@ -79,6 +129,9 @@ fn loss_rise(predicted: f64, report: &Report) -> String {
         .collect();
     [vec![format!("{predicted:+.3} nats a token predicted")], measured].concat().join(", ")
 }
+
+/// A state of the model: its name, its average, and its scores on a task.
+type State = (&'static str, Option<AverageScores>, fn(&TaskReport) -> Option<TaskScores>);
 
 /// The paper's table: a row for each state of the model, a column for each task, the average and what it lost.
 fn accuracies(evaluation: &EvaluationReport) -> String {
@@ -91,19 +144,16 @@ fn accuracies(evaluation: &EvaluationReport) -> String {
     let percent = |share: f64| format!("{:.2}", 100.0 * share);
     let head = evaluation.tasks.keys().cloned().chain(["average".to_owned(), "loss".to_owned()]);
     let mut text = format!("\n{}", line("acc, %", head.collect()));
-    if let Some(dense) = average.before {
-        let cells =
-            evaluation.tasks.values().map(|task| task.before.map_or_else(String::new, |score| percent(score.acc)));
-        text.push_str(&line("dense", cells.chain([percent(dense.acc)]).collect()));
-    }
-    let loss = average.before.map_or_else(String::new, |dense| percent(dense.acc - average.after.acc));
-    let cells = evaluation.tasks.values().map(|task| percent(task.after.acc));
-    text.push_str(&line("compressed", cells.chain([percent(average.after.acc), loss]).collect()));
-    if let Some(recovered) = average.recovered {
-        let loss = average.before.map_or_else(String::new, |dense| percent(dense.acc - recovered.acc));
-        let cells =
-            evaluation.tasks.values().map(|task| task.recovered.map_or_else(String::new, |score| percent(score.acc)));
-        text.push_str(&line("recovered", cells.chain([percent(recovered.acc), loss]).collect()));
+    let rows: [State; 3] = [
+        ("dense", average.before, |task| task.before),
+        ("compressed", Some(average.after), |task| Some(task.after)),
+        ("recovered", average.recovered, |task| task.recovered),
+    ];
+    for (name, mean, of) in rows {
+        let Some(mean) = mean else { continue };
+        let cells = evaluation.tasks.values().map(|task| of(task).map_or_else(String::new, |score| percent(score.acc)));
+        let lost = average.before.filter(|_| name != "dense").map(|dense| percent(dense.acc - mean.acc));
+        text.push_str(&line(name, cells.chain([percent(mean.acc)]).chain(lost).collect()));
     }
     text
 }

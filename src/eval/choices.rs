@@ -33,6 +33,7 @@ pub struct Exam {
 }
 
 /// A question as tokens. Its sequences share the trunk.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Document {
     trunk: Vec<u32>,
     branches: Vec<Branch>,
@@ -41,6 +42,7 @@ pub struct Document {
 }
 
 /// A choice: what the model reads behind the trunk, and the last tokens it should have said.
+#[derive(Debug, PartialEq, Eq)]
 struct Branch {
     tokens: Vec<u32>,
     targets: Vec<u32>,
@@ -71,7 +73,7 @@ impl Exam {
     ) -> Result<Self, Error> {
         let split = tasks::split(task);
         let mut questions = Vec::new();
-        let is_local = load_records(task, split, datasets_dir, hub, &mut |record: Value| {
+        let is_local = load_records(task.into(), split, datasets_dir, hub, &mut |record: Value| {
             if asking.limit.is_none_or(|limit| questions.len() < limit) {
                 let fingerprint = fingerprint(&record);
                 questions.push((fingerprint, tasks::question(task, record)?));
@@ -94,25 +96,6 @@ impl Exam {
         Ok(Self { task, split, few_shot, documents })
     }
 
-    /// Tokens of the longest sequence.
-    pub fn longest(&self) -> usize {
-        let of = |document: &Document| {
-            document.trunk.len() + document.branches.iter().map(|branch| branch.tokens.len()).max().unwrap_or(0)
-        };
-        self.documents.iter().map(of).max().unwrap_or(0)
-    }
-
-    /// Documents from `start` on that go through the model together.
-    pub fn batch(&self, start: usize) -> &[Document] {
-        let mut tokens = 0;
-        let fits = |document: &&Document| {
-            tokens += document.trunk.len() + document.branches.iter().map(|branch| branch.tokens.len()).sum::<usize>();
-            tokens <= TOKENS_AT_ONCE
-        };
-        let count = self.documents[start..].iter().take_while(fits).count().max(1);
-        &self.documents[start..(start + count).min(self.documents.len())]
-    }
-
     /// Accuracies from the log-likelihoods of every document's choices, as lm-eval counts them.
     pub fn scores(&self, log_likelihoods: &[Vec<f64>]) -> TaskScores {
         let (mut right, mut right_normalised) = (0, 0);
@@ -131,6 +114,17 @@ impl Exam {
     }
 }
 
+/// The first documents, as many as go through the model together.
+pub fn first_batch(documents: &[Document]) -> &[Document] {
+    let mut tokens = 0;
+    let fits = |document: &&Document| {
+        tokens += document.trunk.len() + document.branches.iter().map(|branch| branch.tokens.len()).sum::<usize>();
+        tokens <= TOKENS_AT_ONCE
+    };
+    let count = documents.iter().take_while(fits).count().max(1);
+    &documents[..count.min(documents.len())]
+}
+
 impl Question {
     fn put_before(&mut self, examples: &str) {
         for (context, _) in &mut self.pairs {
@@ -140,6 +134,17 @@ impl Question {
 }
 
 impl Document {
+    /// A sequence that is `read` as a whole, and the last tokens that should have been said.
+    pub(super) fn sequence(read: Vec<u32>, targets: Vec<u32>) -> Self {
+        // A trunk is attended from in tiles, however long it is.
+        Self { trunk: read, branches: vec![Branch { tokens: Vec::new(), targets }], lengths: Vec::new(), gold: None }
+    }
+
+    /// Tokens of its longest sequence.
+    pub fn longest(&self) -> usize {
+        self.trunk.len() + self.branches.iter().map(|branch| branch.tokens.len()).max().unwrap_or(0)
+    }
+
     fn encode(question: Question, encoder: &Encoder, longest: usize) -> Result<Self, Error> {
         let mut sequences = Vec::with_capacity(question.pairs.len());
         for (context, continuation) in &question.pairs {
@@ -158,8 +163,6 @@ impl Document {
 /// The tokens of both parts, and how many belong to the context. White space at its end goes to the continuation, and
 /// the two are encoded as one text, so that a token that spans the boundary is scored with the continuation.
 fn encode_pair(encoder: &Encoder, context: &str, continuation: &str) -> Result<(Vec<u32>, usize), Error> {
-    // Python's white space has four control characters more than Unicode's.
-    let is_space = |c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c);
     let stripped = context.trim_end_matches(is_space);
     if context.is_empty() {
         let (first, tokens) = (encoder.first_token()?, encoder.encode(continuation, false)?);
@@ -169,6 +172,11 @@ fn encode_pair(encoder: &Encoder, context: &str, continuation: &str) -> Result<(
     let whole = encoder.encode_prompt(&format!("{context}{continuation}"))?;
     let length = encoder.encode_prompt(stripped)?.len();
     Ok((whole, length))
+}
+
+/// Python's white space: four control characters more than Unicode's.
+pub(super) fn is_space(c: char) -> bool {
+    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 
 /// What the model reads of a sequence, at most `longest` tokens from its end, and the tokens to score.

@@ -64,12 +64,12 @@ impl FewShot {
         };
         let (mut split, mut drawn) = (SPLIT, shots);
         let has_train = match is_local {
-            true => load_local_records(task, SPLIT, datasets_dir, &mut take)?,
-            false => load_records(task, SPLIT, datasets_dir, hub, &mut take).map(|_| true)?,
+            true => load_local_records(task.into(), SPLIT, datasets_dir, &mut take)?,
+            false => load_records(task.into(), SPLIT, datasets_dir, hub, &mut take).map(|_| true)?,
         };
         if !has_train {
             split = tasks::split(task);
-            load_records(task, split, datasets_dir, hub, &mut take)?;
+            load_records(task.into(), split, datasets_dir, hub, &mut take)?;
         }
         // lm-eval takes a task without a test split for one whose examples come from the evaluated split.
         if !has_train || !tasks::has_test_split(task) {

@@ -2,15 +2,20 @@
 
 mod choices;
 mod datasets;
+mod detokenize;
 mod encoder;
 mod few_shot;
+mod generation;
 mod perplexity;
 mod random;
+mod rolling;
 mod tasks;
 mod windows;
 
-pub use choices::{Asking, Document, Exam, log_likelihoods};
+pub use choices::{Asking, Document, Exam, first_batch, log_likelihoods};
 pub use datasets::{Instruction, TrainingText, load_evaluation_text, load_text, load_training};
 pub use encoder::Encoder;
+pub use generation::{Generation, Speed, measure_speed};
 pub use perplexity::{Perplexity, measure};
+pub use rolling::Rolling;
 pub use windows::{Tokens, Windows};

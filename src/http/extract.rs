@@ -102,6 +102,17 @@ impl<S: Send + Sync> FromRequest<S> for SpecBody {
     }
 }
 
+/// A body that is an evaluation.
+pub(super) struct AssessmentSpecBody(pub(super) JobSpec);
+
+impl<S: Send + Sync> FromRequest<S> for AssessmentSpecBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        JobSpec::parse_evaluation(&json_body(request).await?).map(Self).map_err(ApiError::InvalidSpec)
+    }
+}
+
 /// The body of a request as JSON.
 pub(super) async fn json_body(request: Request) -> Result<serde_json::Value, ApiError> {
     if !is_json(request.headers()) {

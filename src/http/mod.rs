@@ -34,10 +34,10 @@ use axum::{
     routing::{get, post},
 };
 use endpoints::{
-    cancel_job, create_dataset, create_job, create_plan, delete_dataset, delete_job, get_archive, get_artifact,
-    get_capabilities, get_dataset, get_job, get_livez, get_logs, get_metrics, get_openapi, get_page, get_publication,
-    get_readyz, get_report, get_version, list_artifacts, list_datasets, list_events, list_jobs, pause_job, publish_job,
-    resume_job,
+    cancel_job, create_dataset, create_evaluation, create_job, create_plan, delete_dataset, delete_job, get_archive,
+    get_artifact, get_capabilities, get_dataset, get_job, get_livez, get_logs, get_metrics, get_openapi, get_page,
+    get_publication, get_readyz, get_report, get_version, list_artifacts, list_datasets, list_events, list_jobs,
+    pause_job, publish_job, resume_job,
 };
 pub use observe::{REQUEST_SECONDS, REQUEST_SECONDS_BUCKETS};
 pub use openapi::{openapi, openapi_yaml};
@@ -84,6 +84,7 @@ fn others() -> Router<ApiState> {
     let datasets = post(create_dataset::create_dataset).get(list_datasets::list_datasets);
     let dataset = get(get_dataset::get_dataset).delete(delete_dataset::delete_dataset);
     Router::new()
+        .route("/v1/evaluations", post(create_evaluation::create_evaluation))
         .route("/v1/plans", post(create_plan::create_plan))
         .route("/v1/datasets", datasets)
         .route("/v1/datasets/{id}", dataset)

@@ -11,9 +11,10 @@ use utoipa::{
 };
 
 use super::endpoints::{
-    cancel_job, create_dataset, create_job, create_plan, delete_dataset, delete_job, get_archive, get_artifact,
-    get_capabilities, get_dataset, get_job, get_livez, get_logs, get_metrics, get_openapi, get_publication, get_readyz,
-    get_report, get_version, list_artifacts, list_datasets, list_events, list_jobs, pause_job, publish_job, resume_job,
+    cancel_job, create_dataset, create_evaluation, create_job, create_plan, delete_dataset, delete_job, get_archive,
+    get_artifact, get_capabilities, get_dataset, get_job, get_livez, get_logs, get_metrics, get_openapi,
+    get_publication, get_readyz, get_report, get_version, list_artifacts, list_datasets, list_events, list_jobs,
+    pause_job, publish_job, resume_job,
 };
 
 #[derive(OpenApi)]
@@ -45,6 +46,7 @@ use super::endpoints::{
         list_artifacts::list_artifacts,
         get_artifact::get_artifact,
         get_archive::get_archive,
+        create_evaluation::create_evaluation,
         create_plan::create_plan,
         create_dataset::create_dataset,
         list_datasets::list_datasets,

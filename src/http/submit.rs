@@ -1,10 +1,55 @@
-//! What a job must pass beyond its own grammar before it is taken.
+//! How a job is taken, and what it must pass beyond its own grammar before that.
 
-use super::{ApiError, ApiState, access::Caller};
-use crate::job::{
-    DatasetId, DatasetName, JobSpec, ModelSource, SpecError, Status,
-    spec::{Kind, TrainingData},
+use axum::{
+    Json,
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
 };
+
+use super::{ApiError, ApiState, JobView, access::Caller, idempotency::IdempotencyKey, prefer::Prefer};
+use crate::{
+    job::{
+        DatasetId, DatasetName, JobSpec, ModelSource, SpecError, Status,
+        spec::{Kind, TrainingData},
+    },
+    queue::{Origin, Submission, Submitted},
+};
+
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// What comes with a job beside its spec.
+pub(super) struct Sent {
+    pub(super) caller: Caller,
+    pub(super) key: IdempotencyKey,
+    pub(super) prefer: Prefer,
+    /// The request it came with.
+    pub(super) origin: Origin,
+}
+
+/// Puts a job into the queue, and answers with it as it then stands.
+pub(super) async fn take(state: &ApiState, sent: Sent, spec: JobSpec) -> Result<Response, ApiError> {
+    let Sent { caller, key, prefer, origin } = sent;
+    check(state, &caller, &spec).await?;
+    let idempotency = key.sent_with(&spec);
+    let id = state.ids.job_id();
+    let submission = Submission { id, spec, tenant: caller.tenant, idempotency, limits: state.settings.queue, origin };
+    let (record, replayed) = match state.store.enqueue(&submission).await? {
+        Submitted::Accepted(record) => (record, false),
+        Submitted::Replayed(record) => (record, true),
+        Submitted::KeyReused => return Err(ApiError::IdempotencyKeyReused),
+        Submitted::TenantFull => return Err(ApiError::QueueFull { whose: "the tenant" }),
+        Submitted::ServiceFull => return Err(ApiError::QueueFull { whose: "the service" }),
+    };
+    tracing::info!(job.id = %record.id, job.model = %record.spec.model, replayed, "job submitted");
+    let location = format!("/v1/jobs/{}", record.id);
+    let record = prefer.wait(state, record.id, |record| record.status.is_terminal()).await?;
+    let mut response =
+        (StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(JobView::from(record))).into_response();
+    if replayed {
+        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(prefer.apply(response))
+}
 
 /// Refuses a job that this service cannot take now, or not from this caller.
 pub(super) async fn check(state: &ApiState, caller: &Caller, spec: &JobSpec) -> Result<(), ApiError> {

@@ -11,6 +11,7 @@ mod progress;
 mod publication;
 mod report;
 mod scope;
+mod scores;
 mod source;
 pub mod spec;
 mod task;
@@ -30,6 +31,7 @@ pub use report::{
     TaskReport, TaskScores, TrainingPoint, ValidationPoint,
 };
 pub use scope::Scope;
+pub use scores::{InferenceFigures, InferenceReport, RollingReport, RollingScores};
 pub use source::{DatasetName, ModelSource, UPLOADS};
 pub use spec::{JobSpec, SpecError};
-pub use task::TaskName;
+pub use task::{AnyTask, RollingTask, TaskName};

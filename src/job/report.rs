@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    JobSpec, Stage,
+    InferenceReport, JobSpec, RollingReport, Stage,
     spec::{ExportFormat, ExportType, RecoveryMethod},
 };
 
@@ -150,9 +150,16 @@ pub struct EvaluationReport {
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     #[schema(value_type = Object)]
     pub tasks: IndexMap<String, TaskReport>,
-    /// Means over the tasks.
+    /// Rolling perplexities, by task.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    #[schema(value_type = Object)]
+    pub rolling: IndexMap<String, RollingReport>,
+    /// Means over the multiple-choice tasks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub average: Option<AverageReport>,
+    /// Speed and memory of generation; absent where they were not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inference: Option<InferenceReport>,
 }
 
 /// Accuracy on one task, counted as lm-evaluation-harness counts it.

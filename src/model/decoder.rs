@@ -6,7 +6,7 @@ use std::{
 
 use candle_core::{DType, Device, Result as DeviceResult, Tensor};
 
-use super::{Batch, Block, Config, Head, Matrix, Rotary, loader::Loader};
+use super::{Batch, Block, Config, Head, Matrix, Rotary, Scope, loader::Loader};
 use crate::{
     checkpoint::{Error, Weights},
     job::spec::Projection,
@@ -171,6 +171,30 @@ impl Decoder {
             Layers::Resident(blocks) => Ok(Arc::clone(&blocks[layer])),
             Layers::Streamed(streamed) => streamed.block(layer).map(Arc::new),
         }
+    }
+
+    /// Its numbers, a tied head counted once, and the bytes they take where it computes.
+    ///
+    /// # Errors
+    /// As [`Self::block`].
+    pub fn size(&self) -> Result<(u64, u64), Error> {
+        let ends = [&self.embedding, &self.head.norm].into_iter().chain(self.untied_head());
+        let mut tensors: Vec<Tensor> = ends.cloned().collect();
+        let (mut numbers, mut bytes) = (0, 0);
+        for layer in 0..=self.num_layers() {
+            for tensor in tensors.drain(..) {
+                numbers += tensor.elem_count() as u64;
+                bytes += (tensor.elem_count() * tensor.dtype().size_in_bytes()) as u64;
+            }
+            if layer < self.num_layers() {
+                tensors.extend(self.block(layer)?.parameters(Scope::Full).into_iter().map(|(_, tensor)| tensor));
+            }
+        }
+        Ok((numbers, bytes))
+    }
+
+    fn untied_head(&self) -> Option<&Tensor> {
+        (!self.config.tie_word_embeddings).then_some(&self.head.weight)
     }
 
     /// Hidden states [tokens, hidden] of windows of one length.

@@ -8,6 +8,7 @@
 mod adapter;
 mod attention;
 mod block;
+mod cache;
 pub mod config;
 mod decoder;
 mod device;
@@ -25,6 +26,7 @@ mod trainable;
 
 pub use adapter::{Adapter, Dropout, Round};
 pub use block::{Block, GradientSink, Norm, Saved};
+pub use cache::Cache;
 pub use config::{ARCHITECTURES, Config};
 pub use decoder::{Decoder, Observe, Place, Residency, factor_names, module_name};
 pub use device::open_device;

@@ -6,13 +6,14 @@ use candle_core::{Result, Tensor};
 use super::{
     Batch, Block, Decoder, Head, Rotary,
     attention::Attention,
+    cache::Kept,
     ops::{AttentionShape, Piece, attend_packed, cross_entropy, rms_norm, swiglu},
     rotary::Turn,
 };
 use crate::checkpoint::Error;
 
 /// Tokens of a long piece that are attended from at once.
-const TILE: usize = 64;
+pub(super) const TILE: usize = 64;
 /// Logits held at once, in numbers: 64 MiB of f32.
 const LOGITS: usize = 16 << 20;
 
@@ -101,20 +102,33 @@ impl Decoder {
         packed: &Packed,
         observe: &mut dyn FnMut() -> std::result::Result<(), Error>,
     ) -> std::result::Result<Tensor, Error> {
-        let rotary = self.rotary.at(&Tensor::new(packed.positions.as_slice(), &self.device)?)?;
-        let mut hidden = self.embed(&[&packed.tokens])?;
-        for layer in 0..self.num_layers() {
-            hidden = self.block(layer)?.forward_packed(&hidden, &packed.pieces, &rotary)?;
-            observe()?;
-        }
-        Ok(hidden)
+        forward_layers(self, (&packed.tokens, &packed.positions, &packed.pieces), &mut [], observe)
     }
+}
+
+/// Hidden states [tokens, hidden] of tokens at their positions behind the last layer; `kept` has what stands before them
+/// for each layer, or is empty.
+pub(super) fn forward_layers(
+    decoder: &Decoder,
+    (tokens, positions, pieces): (&[u32], &[u32], &[Piece]),
+    kept: &mut [Kept],
+    observe: &mut dyn FnMut() -> std::result::Result<(), Error>,
+) -> std::result::Result<Tensor, Error> {
+    let rotary = decoder.rotary.at(&Tensor::new(positions, &decoder.device)?)?;
+    let mut hidden = decoder.embed(&[tokens])?;
+    let mut kept = kept.iter_mut();
+    for layer in 0..decoder.num_layers() {
+        hidden = decoder.block(layer)?.forward_packed(&hidden, pieces, &rotary, kept.next())?;
+        observe()?;
+    }
+    Ok(hidden)
 }
 
 impl Block {
     /// `x` [tokens, hidden] to the layer's output; `rotary` has the angles of each row.
-    fn forward_packed(&self, x: &Tensor, pieces: &[Piece], rotary: &Rotary) -> Result<Tensor> {
-        let attended = self.attention.forward_packed(&rms_norm(x, &self.input_norm, self.eps)?, pieces, rotary)?;
+    fn forward_packed(&self, x: &Tensor, pieces: &[Piece], rotary: &Rotary, kept: Option<&mut Kept>) -> Result<Tensor> {
+        let normed = rms_norm(x, &self.input_norm, self.eps)?;
+        let attended = self.attention.forward_packed(&normed, pieces, rotary, kept)?;
         let h = (x + attended)?;
         let normed = rms_norm(&h, &self.post_norm, self.eps)?;
         let (gate, up) = (self.mlp.gate_proj.forward(&normed)?, self.mlp.up_proj.forward(&normed)?);
@@ -123,13 +137,17 @@ impl Block {
 }
 
 impl Attention {
-    fn forward_packed(&self, x: &Tensor, pieces: &[Piece], rotary: &Rotary) -> Result<Tensor> {
+    fn forward_packed(&self, x: &Tensor, pieces: &[Piece], rotary: &Rotary, kept: Option<&mut Kept>) -> Result<Tensor> {
         let (mut q, mut k, v) = (self.q_proj.forward(x)?, self.k_proj.forward(x)?, self.v_proj.forward(x)?);
         if let Some((q_norm, k_norm)) = &self.qk_norm {
             (q, k) = (self.norm_heads(&q, q_norm)?, self.norm_heads(&k, k_norm)?);
         }
         let batch = Batch { windows: 1, length: x.dim(0)? };
         let (q, k) = (rotary.apply(&q, batch, Turn::Forward)?, rotary.apply(&k, batch, Turn::Forward)?);
+        let (k, v) = match kept {
+            Some(kept) => kept.extend(&k, &v)?,
+            None => (k, v),
+        };
         self.o_proj.forward(&attend_packed(&q, &k, &v, pieces, AttentionShape { batch, ..self.shape })?)
     }
 }

@@ -4,13 +4,13 @@ use super::{
     Context, Error, Model, Report, Scores,
     budget::{Keep, LayerBudget},
     download, evaluate,
-    exams::{Accuracies, average, read_exams, take_exams, task_reports},
+    exams::{Marks, evaluation_report, read_exams, take_exams},
     forecast::{self, Material},
     score_dense, write_report,
 };
 use crate::{
     eval::Windows,
-    job::{ByteCounts, EvaluationReport, JobSpec, LayerReport, ModelReport, ParameterCounts, RemovedShares, Stage},
+    job::{ByteCounts, JobSpec, LayerReport, ModelReport, ParameterCounts, RemovedShares, Stage},
 };
 
 /// Scores the spec's model. The report has the scores under `after`, and nothing before.
@@ -33,9 +33,8 @@ pub(super) fn assess(spec: &JobSpec, context: &Context<'_>) -> Result<Report, Er
     let plan = demand.plan(context.settings.memory_limit)?;
     let mut decoder = state.timed(Stage::Load, |_| model.load(spec, &nothing, &texts, plan.residency, context))?;
     score_dense(&decoder, &texts, &mut state, context)?;
-    let accuracies = take_exams(&mut decoder, &exams, "dense", &mut state, context)?;
+    let marks = take_exams(&mut decoder, &exams, "dense", &mut state, context)?;
     drop(decoder);
-    let tasks = task_reports(&exams, &Accuracies::new(), &accuracies, None);
     let perplexity = evaluate::perplexity_reports(&texts, &Scores::new(), &state.finished.dense, None);
     let bytes = model.weights.file_bytes()?;
     let report = Report {
@@ -49,7 +48,7 @@ pub(super) fn assess(spec: &JobSpec, context: &Context<'_>) -> Result<Report, Er
         layers: LayerReport { block_influence: Vec::new(), angular_distance: None, redundant: Vec::new() },
         matrices: Vec::new(),
         recovery: None,
-        evaluation: Some(EvaluationReport { perplexity, average: average(&tasks), tasks }),
+        evaluation: Some(evaluation_report(perplexity, &exams, (&Marks::default(), &marks, None))),
         stages: state.stages(),
         peak_rss_bytes: state.finished.peak_rss_bytes,
         residency: plan.residency.as_str().to_owned(),

@@ -3,10 +3,10 @@
 use serde_json::json;
 
 use super::{
-    Accuracies, Context, Error, Model, Scores,
+    Context, Error, Model, Scores,
     compress::Compressed,
     evaluate::{Text, score},
-    exams::take_exams,
+    exams::{Exams, Marks, take_exams},
     export::{Changes, write_cards},
     influence::Influence,
     recover::{Lessons, RecoveryTask, recover},
@@ -15,7 +15,6 @@ use super::{
     write_report,
 };
 use crate::{
-    eval::Exam,
     job::{JobSpec, Progress, Report, Stage},
     model::Decoder,
 };
@@ -27,9 +26,9 @@ pub(super) struct Made<'a> {
     /// What the export will write.
     pub(super) changes: Changes,
     pub(super) texts: Vec<Text>,
-    pub(super) exams: Vec<Exam>,
-    /// Accuracies of the source.
-    pub(super) dense: Accuracies,
+    pub(super) exams: Exams,
+    /// What the source got in them.
+    pub(super) dense: Marks,
     /// What to train on, if anything.
     pub(super) lessons: Option<Lessons<'a>>,
     pub(super) notes: Vec<String>,
@@ -57,19 +56,9 @@ pub(super) fn conclude(
     let residency = decoder.residency();
     drop(decoder);
     let checkpoints = state.timed(Stage::Export, |_| model.export(&changes, &spec.export, context.output, context))?;
-    let accuracies = (dense, after);
-    let found = Findings {
-        influence,
-        matrices,
-        texts,
-        exams,
-        compressed,
-        accuracies,
-        recovered,
-        checkpoints,
-        notes,
-        residency,
-    };
+    let marks = (dense, after);
+    let found =
+        Findings { influence, matrices, texts, exams, compressed, marks, recovered, checkpoints, notes, residency };
     publish(spec, model, found, &mut state, context)
 }
 

@@ -5,9 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Observer, cost, evaluate::Text, statistics::Needs};
+use super::{Observer, cost, evaluate::Text, exams::Exams, statistics::Needs};
 use crate::{
-    eval::{Exam, Windows},
+    eval::{Document, Windows},
     job::{
         JobSpec, Progress, Stage,
         spec::{Kind, Method, Recovery, Schedule},
@@ -42,7 +42,7 @@ pub(super) struct Material<'a> {
     pub(super) layers: usize,
     pub(super) windows: &'a Windows,
     pub(super) texts: &'a [Text],
-    pub(super) exams: &'a [Exam],
+    pub(super) exams: &'a Exams,
 }
 
 /// The legs of a job, in their order.
@@ -98,11 +98,12 @@ fn scores(material: &Material<'_>, model: &str) -> Vec<Leg> {
     let of_text = |text: &Text| {
         leg(text.name.clone(), Batch { windows: text.windows.windows.len(), length: text.windows.length })
     };
-    let of_exam = |exam: &Exam| {
-        let length = (exam.longest() as f64 * USUAL_SHARE_OF_LONGEST) as usize;
-        leg(exam.task.to_string(), Batch { windows: exam.documents.len(), length })
+    let of_task = |(task, documents): (&str, &[Document])| {
+        let longest = documents.iter().map(Document::longest).max().unwrap_or(0);
+        let length = (longest as f64 * USUAL_SHARE_OF_LONGEST) as usize;
+        leg(task.to_owned(), Batch { windows: documents.len(), length })
     };
-    material.texts.iter().map(of_text).chain(material.exams.iter().map(of_exam)).collect()
+    material.texts.iter().map(of_text).chain(material.exams.tasks().map(of_task)).collect()
 }
 
 /// The decompositions of a layer: about 22 m n min(m, n) operations each (Golub and Van Loan, section 8.6), and of the

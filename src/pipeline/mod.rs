@@ -43,7 +43,7 @@ use self::{
     compress::{Compressed, Task, by_module, compress},
     conclude::{Made, conclude},
     evaluate::{Text, read_texts, score},
-    exams::{Accuracies, read_exams, take_exams},
+    exams::{Exams, Marks, read_exams, take_exams},
     export::{Changes, Source, count_parameters, install_as_exported},
     factorize::Rule,
     forecast::{Forecast, Material},
@@ -55,7 +55,7 @@ use self::{
 };
 use crate::{
     checkpoint::{self, Snapshot, Weights},
-    eval::{Exam, Perplexity, Windows},
+    eval::{Perplexity, Windows},
     job::{
         CheckpointReport, JobSpec, Progress, Report, Stage,
         spec::{Export, Kind, Method},
@@ -96,7 +96,7 @@ fn run_compression(spec: &JobSpec, context: &Context<'_>) -> Result<Report, Erro
     let plan = model.demand(spec, &budget, keep, &windows, &texts).plan(context.settings.memory_limit)?;
     let mut decoder = state.timed(Stage::Load, |_| model.load(spec, &windows, &texts, plan.residency, context))?;
     let influence = measure_influence(&decoder, &windows, &budget, &mut state, context)?;
-    let mut dense = Accuracies::new();
+    let mut dense = Marks::default();
     if spec.evaluation.as_ref().is_some_and(|evaluation| evaluation.compare_dense) {
         score_dense(&decoder, &texts, &mut state, context)?;
         dense = take_exams(&mut decoder, &exams, "dense", &mut state, context)?;
@@ -171,12 +171,15 @@ impl Model {
         budget::resolve(&spec.grasp, &sizes)
     }
 
-    fn exams(&self, spec: &JobSpec, state: &mut State, context: &Context<'_>) -> Result<Vec<Exam>, Error> {
-        match spec.evaluation.as_ref().filter(|evaluation| !evaluation.tasks.is_empty()) {
+    fn exams(&self, spec: &JobSpec, state: &mut State, context: &Context<'_>) -> Result<Exams, Error> {
+        match &spec.evaluation {
+            Some(evaluation) if evaluation.tasks.is_empty() && evaluation.rolling.is_empty() => {
+                Ok(Exams::without_tasks(evaluation))
+            }
             Some(evaluation) => {
                 state.timed(Stage::Evaluate, |_| read_exams(evaluation, &self.config, &self.snapshot.folder, context))
             }
-            None => Ok(Vec::new()),
+            None => Ok(Exams::default()),
         }
     }
 

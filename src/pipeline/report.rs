@@ -4,14 +4,13 @@ use super::{
     Context, Error, Model, Scores, account,
     compress::Compressed,
     evaluate::{Text, perplexity_reports},
-    exams::{Accuracies, average, task_reports},
+    exams::{Exams, Marks, evaluation_report},
     influence::Influence,
     recover::Recovered,
     state::State,
 };
 use crate::{
-    eval::Exam,
-    job::{ByteCounts, CheckpointReport, EvaluationReport, JobSpec, LayerReport, ModelReport, ParameterCounts, Report},
+    job::{ByteCounts, CheckpointReport, JobSpec, LayerReport, ModelReport, ParameterCounts, Report},
     model::Residency,
 };
 
@@ -20,10 +19,10 @@ pub(super) struct Findings {
     pub(super) influence: Influence,
     pub(super) matrices: Vec<Compressed>,
     pub(super) texts: Vec<Text>,
-    pub(super) exams: Vec<Exam>,
+    pub(super) exams: Exams,
     pub(super) compressed: Scores,
     /// Before and after.
-    pub(super) accuracies: (Accuracies, Accuracies),
+    pub(super) marks: (Marks, Marks),
     pub(super) recovered: Option<Recovered>,
     pub(super) checkpoints: Vec<CheckpointReport>,
     pub(super) notes: Vec<String>,
@@ -38,23 +37,12 @@ pub(super) fn report(
     state: &State,
     context: &Context<'_>,
 ) -> Result<Report, Error> {
-    let Findings {
-        influence,
-        matrices,
-        texts,
-        exams,
-        compressed,
-        accuracies,
-        recovered,
-        checkpoints,
-        mut notes,
-        residency,
-    } = found;
-    let (recovered_scores, recovered_tasks) =
-        recovered.as_ref().map(|found| (&found.scores, &found.accuracies)).unzip();
-    let tasks = task_reports(&exams, &accuracies.0, &accuracies.1, recovered_tasks);
+    let Findings { influence, matrices, texts, exams, compressed, marks, recovered, checkpoints, mut notes, residency } =
+        found;
+    let recovered_scores = recovered.as_ref().map(|found| &found.scores);
     let perplexity = perplexity_reports(&texts, &state.finished.dense, &compressed, recovered_scores);
-    let evaluation = EvaluationReport { perplexity, average: average(&tasks), tasks };
+    let recovered_marks = recovered.as_ref().map(|found| &found.marks);
+    let evaluation = evaluation_report(perplexity, &exams, (&marks.0, &marks.1, recovered_marks));
     let recovery = recovered.map(|found| found.report);
     // The factored one where there are two.
     let first = checkpoints.first().ok_or_else(|| Error::internal("no checkpoint was written"))?;

@@ -2,10 +2,11 @@
 //! written again.
 
 use super::{
-    Accuracies, Context, Error, Model, Report,
+    Context, Error, Model, Report,
     conclude::{Made, conclude},
     download,
     evaluate::read_texts,
+    exams::Marks,
     export::Changes,
     forecast::{self, Material},
     influence::Influence,
@@ -62,7 +63,7 @@ pub(super) fn retrain(spec: &JobSpec, recovery: &Recovery, context: &Context<'_>
         },
         texts,
         exams,
-        dense: Accuracies::new(),
+        dense: Marks::default(),
         lessons: Some(lessons),
         notes,
     };

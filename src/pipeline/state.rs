@@ -14,7 +14,7 @@ use super::{Context, Error, influence::Influence};
 use crate::{
     checkpoint,
     eval::Perplexity,
-    job::{JobSpec, Stage, StageSeconds},
+    job::{InferenceFigures, JobSpec, Stage, StageSeconds},
 };
 
 const FILE: &str = "state.json";
@@ -43,6 +43,9 @@ pub(super) struct Finished {
     /// Name of the folder with the training as it stands.
     #[serde(default)]
     pub(super) recovery: Option<String>,
+    /// Speed and memory of generation, by the model's state.
+    #[serde(default)]
+    pub(super) inference: IndexMap<String, InferenceFigures>,
     /// Highest resident set size of the attempts before.
     pub(super) peak_rss_bytes: u64,
 }
@@ -147,8 +150,17 @@ fn sync_folder(folder: &Path) -> Result<(), Error> {
 
 /// The highest resident set size of this process so far; 0 where the system does not tell.
 pub(super) fn peak_rss_bytes() -> u64 {
+    of_status("VmHWM:")
+}
+
+/// Its resident set size now.
+pub(super) fn resident_bytes() -> u64 {
+    of_status("VmRSS:")
+}
+
+fn of_status(field: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
     let kibibytes: Option<u64> = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok());
     kibibytes.unwrap_or(0) * 1024
 }

@@ -5,6 +5,7 @@
 mod artifacts;
 mod client;
 mod datasets;
+mod evaluations;
 mod events;
 mod examples;
 mod hostile;

@@ -10,7 +10,7 @@ fn run(grasp: &Value) -> Report {
         "model": "file:tiny-llama",
         "calibration": {"dataset": "file:calibration", "selection": "first", "samples": 32, "sequence_length": 128},
         "grasp": grasp,
-        "evaluation": {"perplexity": ["file:evaluation"], "window": 256, "limit": 12},
+        "evaluation": {"perplexity": ["file:evaluation"], "inference": false, "window": 256, "limit": 12},
     }))
     .run()
 }

@@ -19,7 +19,7 @@ fn job(model: &str, export: &Value) -> Job {
         "model": model,
         "calibration": {"dataset": "file:calibration", "selection": "first", "samples": 2, "sequence_length": 64},
         "grasp": {"layers": [2, 5], "retain_ratio": 0.3},
-        "evaluation": {"perplexity": ["file:evaluation"], "window": 128, "limit": 4},
+        "evaluation": {"perplexity": ["file:evaluation"], "inference": false, "window": 128, "limit": 4},
         "export": export,
     }))
 }

@@ -12,7 +12,7 @@ fn spec(model: &str, grasp: &Value) -> Value {
         "model": model,
         "calibration": {"dataset": "file:calibration", "selection": "first", "samples": 4, "sequence_length": 64},
         "grasp": grasp,
-        "evaluation": {"perplexity": ["file:evaluation"], "window": 128, "limit": 8},
+        "evaluation": {"perplexity": ["file:evaluation"], "inference": false, "window": 128, "limit": 8},
     })
 }
 

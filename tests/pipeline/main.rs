@@ -6,8 +6,10 @@
 mod basis;
 mod export;
 mod families;
+mod generation;
 mod golden;
 mod jobs;
+mod lmeval;
 mod memory;
 mod peers;
 mod recovery;

@@ -13,7 +13,7 @@ fn job(grasp: &Value) -> Job {
         "model": "file:tiny-llama",
         "calibration": {"dataset": "file:calibration", "selection": "first", "samples": 6, "sequence_length": 200},
         "grasp": grasp,
-        "evaluation": {"perplexity": ["file:evaluation"], "window": 128, "limit": 5},
+        "evaluation": {"perplexity": ["file:evaluation"], "inference": false, "window": 128, "limit": 5},
     }))
 }
 

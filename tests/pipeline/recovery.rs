@@ -16,7 +16,7 @@ pub(crate) fn spec(grasp: &Value, recovery: &Value) -> Value {
         "calibration": {"dataset": "file:calibration", "selection": "first", "samples": 4, "sequence_length": 64},
         "grasp": grasp,
         "recovery": recovery,
-        "evaluation": {"perplexity": ["file:evaluation"], "window": 128, "limit": 8},
+        "evaluation": {"perplexity": ["file:evaluation"], "inference": false, "window": 128, "limit": 8},
     })
 }
 

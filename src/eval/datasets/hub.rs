@@ -60,7 +60,7 @@ pub(super) fn source(name: &DatasetName, split: &str) -> Option<Source> {
     match name {
         DatasetName::Wikitext2 if known => Some(Source {
             repository: "Salesforce/wikitext",
-            revision: "main",
+            revision: "b08601e04326c79dfdd32d625aee71d232d685c3",
             file: format!("wikitext-2-raw-v1/{split}-00000-of-00001.parquet"),
             packing: Packing::Parquet { column: "text" },
         }),
@@ -85,7 +85,8 @@ pub(super) fn source(name: &DatasetName, split: &str) -> Option<Source> {
 
 fn c4(file: &str, most: usize) -> Source {
     let packing = Packing::GzippedLines { most };
-    Source { repository: "allenai/c4", revision: "main", file: file.to_owned(), packing }
+    let revision = "1588ec454efa1a09f29cd18ddd04fe05fc8653a2";
+    Source { repository: "allenai/c4", revision, file: file.to_owned(), packing }
 }
 
 impl Source {

@@ -1,12 +1,14 @@
 //! Texts by name: a file of the user's first, else the hub.
 
 mod hub;
+mod pages;
 mod records;
 mod tasks;
 mod training;
 
 use std::path::{Path, PathBuf};
 
+pub(super) use pages::load_pages;
 use records::Format;
 pub(super) use tasks::{load_local_records, load_records};
 pub use training::{Instruction, TrainingText, load_training};

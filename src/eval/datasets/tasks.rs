@@ -1,4 +1,4 @@
-//! Records of task data sets: a local file first, else the parquet files the hub makes of every data set.
+//! Records of task data sets: a local file first, else a parquet file on the hub.
 
 use std::{
     fs::File,
@@ -15,26 +15,66 @@ use serde_json::{Map, Value};
 use super::records::{LONGEST, explain};
 use crate::{
     checkpoint::{Error, HubSettings, fetch_dataset_file, find_below},
-    job::TaskName,
+    job::{RollingTask, TaskName},
 };
 
-/// The hub's own conversion, which has the same layout for every data set.
-const REVISION: &str = "refs/convert/parquet";
+/// The hub's own conversion of data sets whose repositories hold a script: a branch, as the hub makes it.
+const CONVERTED: &str = "refs/convert/parquet";
 
 /// Takes a record, or says what is wrong with it.
 pub(in crate::eval) type Take<'a> = &'a mut dyn FnMut(Value) -> Result<(), String>;
 
-/// Repository and configuration on the hub.
-const fn source(task: TaskName) -> (&'static str, &'static str) {
-    match task {
-        TaskName::Openbookqa => ("allenai/openbookqa", "main"),
-        TaskName::ArcEasy => ("allenai/ai2_arc", "ARC-Easy"),
-        TaskName::ArcChallenge => ("allenai/ai2_arc", "ARC-Challenge"),
-        TaskName::Winogrande => ("allenai/winogrande", "winogrande_xl"),
-        TaskName::Hellaswag => ("Rowan/hellaswag", "default"),
-        TaskName::Piqa => ("baber/piqa", "default"),
-        TaskName::Mathqa => ("allenai/math_qa", "default"),
-        TaskName::Boolq => ("aps/super_glue", "boolq"),
+/// Where the records of a task are: the name of the local folder, and a file of a revision on the hub.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::eval) struct Source {
+    name: &'static str,
+    repository: &'static str,
+    /// A commit, so that scores stay comparable whatever becomes of the repository.
+    revision: &'static str,
+    /// `{split}` stands for the split.
+    file: &'static str,
+}
+
+const ARC: &str = "210d026faf9955653af8916fad021475a3f00453";
+
+impl From<TaskName> for Source {
+    fn from(task: TaskName) -> Self {
+        let (repository, revision, file) = match task {
+            TaskName::Openbookqa => (
+                "allenai/openbookqa",
+                "388097ea7776314e93a529163e0fea805b8a6454",
+                "main/{split}-00000-of-00001.parquet",
+            ),
+            TaskName::ArcEasy => ("allenai/ai2_arc", ARC, "ARC-Easy/{split}-00000-of-00001.parquet"),
+            TaskName::ArcChallenge => ("allenai/ai2_arc", ARC, "ARC-Challenge/{split}-00000-of-00001.parquet"),
+            TaskName::Winogrande => (
+                "allenai/winogrande",
+                "01e74176c63542e6b0bcb004dcdea22d94fb67b5",
+                "winogrande_xl/{split}-00000-of-00001.parquet",
+            ),
+            TaskName::Hellaswag => {
+                ("Rowan/hellaswag", "218ec52e09a7e7462a5400043bb9a69a41d06b76", "data/{split}-00000-of-00001.parquet")
+            }
+            TaskName::Piqa => ("baber/piqa", CONVERTED, "default/{split}/0000.parquet"),
+            TaskName::Mathqa => ("allenai/math_qa", CONVERTED, "default/{split}/0000.parquet"),
+            TaskName::Boolq => {
+                ("aps/super_glue", "3de24cf8022e94f4ee4b9d55a6f539891524d646", "boolq/{split}-00000-of-00001.parquet")
+            }
+        };
+        Self { name: task.as_str(), repository, revision, file }
+    }
+}
+
+impl From<RollingTask> for Source {
+    fn from(task: RollingTask) -> Self {
+        let (repository, revision, file) = match task {
+            RollingTask::Wikitext => (
+                "EleutherAI/wikitext_document_level",
+                "647234772b9554e208af6c826f23b99e3cac88c8",
+                "wikitext-2-raw-v1/wikitext-2-raw-v1-{split}.parquet",
+            ),
+        };
+        Self { name: task.as_str(), repository, revision, file }
     }
 }
 
@@ -43,21 +83,21 @@ const fn source(task: TaskName) -> (&'static str, &'static str) {
 /// # Errors
 /// [`Error::DatasetNotFound`] says what to put where, [`Error::InvalidDataset`] which record is wrong.
 pub(in crate::eval) fn load_records(
-    task: TaskName,
+    source: Source,
     split: &str,
     datasets_dir: &Path,
     hub: &HubSettings,
     take: Take<'_>,
 ) -> Result<bool, Error> {
-    if load_local_records(task, split, datasets_dir, take)? {
+    if load_local_records(source, split, datasets_dir, take)? {
         return Ok(true);
     }
-    let place = datasets_dir.join(format!("{task}/{split}.jsonl"));
-    let hint = format!("the {split} split of {task} was not found: put its records at {}", place.display());
-    let (repository, configuration) = source(task);
-    let file = format!("{configuration}/{split}/0000.parquet");
+    let Source { name, repository, revision, file } = source;
+    let place = datasets_dir.join(format!("{name}/{split}.jsonl"));
+    let hint = format!("the {split} split of {name} was not found: put its records at {}", place.display());
+    let file = file.replace("{split}", split);
     let path =
-        fetch_dataset_file(repository, REVISION, &file, hub, &mut |_, _, _| true).map_err(|error| match error {
+        fetch_dataset_file(repository, revision, &file, hub, &mut |_, _, _| true).map_err(|error| match error {
             Error::DatasetNotFound(why) => Error::DatasetNotFound(format!("{hint} ({why})")),
             Error::HubUnavailable(why) => Error::HubUnavailable(format!("{hint} ({why})")),
             other => other,
@@ -68,16 +108,17 @@ pub(in crate::eval) fn load_records(
 
 /// As [`load_records`], of a file `<task>/<split>.jsonl` or `.json`; false when there is none.
 pub(in crate::eval) fn load_local_records(
-    task: TaskName,
+    source: Source,
     split: &str,
     datasets_dir: &Path,
     take: Take<'_>,
 ) -> Result<bool, Error> {
     for (extension, read) in [("jsonl", read_lines as fn(&Path, Take<'_>) -> _), ("json", read_array)] {
-        let found = find_below(datasets_dir, &format!("{task}/{split}.{extension}")).map_err(|error| match error {
-            Error::NotFound(text) => Error::DatasetNotFound(text),
-            other => other,
-        })?;
+        let found =
+            find_below(datasets_dir, &format!("{}/{split}.{extension}", source.name)).map_err(|error| match error {
+                Error::NotFound(text) => Error::DatasetNotFound(text),
+                other => other,
+            })?;
         if let Some(path) = found.filter(|path| path.is_file()) {
             read(&path, take).map_err(|what| Error::InvalidDataset(format!("{}: {what}", path.display())))?;
             return Ok(true);

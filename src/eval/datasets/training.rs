@@ -11,7 +11,8 @@ use crate::{
 };
 
 /// The cleaned variant of the Alpaca data, which the reference code trains on.
-const ALPACA: (&str, &str, &str) = ("yahma/alpaca-cleaned", "main", "alpaca_data_cleaned.json");
+const ALPACA: (&str, &str, &str) =
+    ("yahma/alpaca-cleaned", "12567cabf869d7c92e573c7c783905fc160e9639", "alpaca_data_cleaned.json");
 const SPLIT: &str = "train";
 
 /// An instruction with its answer, under the field names of Alpaca.

@@ -1,20 +1,17 @@
-use axum::{
-    Json,
-    extract::State,
-    http::{HeaderName, HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, response::Response};
 
 use crate::{
     http::{
-        ApiError, ApiState, JobView, Problem, access::Caller, extract::SpecBody, idempotency::IdempotencyKey,
-        observe::RequestOrigin, prefer::Prefer, submit,
+        ApiError, ApiState, JobView, Problem,
+        access::Caller,
+        extract::SpecBody,
+        idempotency::IdempotencyKey,
+        observe::RequestOrigin,
+        prefer::Prefer,
+        submit::{self, Sent},
     },
     job::spec::JobBody,
-    queue::{Submission, Submitted},
 };
-
-const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// Submits a job.
 ///
@@ -52,24 +49,6 @@ pub(in crate::http) async fn create_job(
     RequestOrigin(origin): RequestOrigin,
     SpecBody(spec): SpecBody,
 ) -> Result<Response, ApiError> {
-    submit::check(&state, &caller, &spec).await?;
-    let idempotency = key.sent_with(&spec);
-    let id = state.ids.job_id();
-    let submission = Submission { id, spec, tenant: caller.tenant, idempotency, limits: state.settings.queue, origin };
-    let (record, replayed) = match state.store.enqueue(&submission).await? {
-        Submitted::Accepted(record) => (record, false),
-        Submitted::Replayed(record) => (record, true),
-        Submitted::KeyReused => return Err(ApiError::IdempotencyKeyReused),
-        Submitted::TenantFull => return Err(ApiError::QueueFull { whose: "the tenant" }),
-        Submitted::ServiceFull => return Err(ApiError::QueueFull { whose: "the service" }),
-    };
-    tracing::info!(job.id = %record.id, job.model = %record.spec.model, replayed, "job submitted");
-    let location = format!("/v1/jobs/{}", record.id);
-    let record = prefer.wait(&state, record.id, |record| record.status.is_terminal()).await?;
-    let mut response =
-        (StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(JobView::from(record))).into_response();
-    if replayed {
-        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
-    }
-    Ok(prefer.apply(response))
+    let sent = Sent { caller, key, prefer, origin };
+    submit::take(&state, sent, spec).await
 }

@@ -2,6 +2,7 @@
 
 pub(super) mod cancel_job;
 pub(super) mod create_dataset;
+pub(super) mod create_evaluation;
 pub(super) mod create_job;
 pub(super) mod create_plan;
 pub(super) mod delete_dataset;

@@ -51,6 +51,44 @@ pub struct JobBody {
     pub webhook_url: Option<String>,
 }
 
+/// An evaluation, as the body of `POST /v1/evaluations`: a job that scores a model as it is, dense or factored.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = EvaluationSpec, example = json!({"model": "HuggingFaceTB/SmolLM2-135M", "evaluation": {"perplexity": ["wikitext2"], "tasks": ["piqa", "arc_easy"], "limit": 200}}))]
+pub struct AssessmentBody {
+    /// `org/name[@revision]` on the hub; `file:NAME`, a folder under the server's models folder; or `job:ID`, the
+    /// checkpoint that a finished job of yours has published (the factored one where there are two).
+    pub model: String,
+    /// What to score.
+    #[serde(default)]
+    pub evaluation: EvaluationBody,
+    /// The user's own labels: at most 16, keys up to 64 characters, values up to 512.
+    #[serde(default)]
+    #[schema(schema_with = labels)]
+    pub metadata: BTreeMap<String, String>,
+    /// `https://…`: told by a signed POST (Standard Webhooks) when the job starts, succeeds, fails or is cancelled, where
+    /// the service allows it.
+    #[serde(default)]
+    #[schema(max_length = 2048, pattern = "^https?://")]
+    pub webhook_url: Option<String>,
+}
+
+impl From<AssessmentBody> for JobBody {
+    fn from(body: AssessmentBody) -> Self {
+        Self {
+            kind: Kind::Evaluate,
+            model: body.model,
+            calibration: CalibrationBody::default(),
+            grasp: some_default(),
+            recovery: None,
+            evaluation: Some(body.evaluation),
+            export: ExportBody::default(),
+            metadata: body.metadata,
+            webhook_url: body.webhook_url,
+        }
+    }
+}
+
 fn labels() -> Object {
     let text = |least, most| ObjectBuilder::new().schema_type(Type::String).min_length(least).max_length(Some(most));
     ObjectBuilder::new()
@@ -166,8 +204,9 @@ pub struct GraspBody {
 pub struct EvaluationBody {
     /// Data sets for perplexity. Default: wikitext2.
     pub perplexity: Option<Vec<String>>,
-    /// Multiple-choice tasks, asked and counted as lm-evaluation-harness does: `openbookqa`, `arc_easy`,
-    /// `arc_challenge`, `winogrande`, `hellaswag`, `piqa`, `mathqa`, `boolq`. Default: none.
+    /// Tasks, asked and counted as lm-evaluation-harness does: `openbookqa`, `arc_easy`,
+    /// `arc_challenge`, `winogrande`, `hellaswag`, `piqa`, `mathqa`, `boolq`; and `wikitext`, its rolling perplexities.
+    /// Default: none.
     pub tasks: Option<Vec<String>>,
     /// Solved examples before each document of a task. Default: 0.
     #[schema(default = 0, maximum = 64)]
@@ -181,6 +220,9 @@ pub struct EvaluationBody {
     /// Whether the source is scored too. Default: true.
     #[schema(default = true)]
     pub compare_dense: Option<bool>,
+    /// Whether speed and memory of generation are measured. Default: true.
+    #[schema(default = true)]
+    pub inference: Option<bool>,
 }
 
 /// A number of layers, a list of layer indices, or `"all"`.
@@ -320,10 +362,18 @@ impl From<&Evaluation> for EvaluationBody {
         Self {
             perplexity: Some(evaluation.perplexity.iter().map(ToString::to_string).collect()),
             window: Some(evaluation.window),
-            tasks: Some(evaluation.tasks.iter().map(ToString::to_string).collect()),
+            tasks: Some(
+                evaluation
+                    .tasks
+                    .iter()
+                    .map(ToString::to_string)
+                    .chain(evaluation.rolling.iter().map(ToString::to_string))
+                    .collect(),
+            ),
             num_fewshot: Some(evaluation.num_fewshot),
             limit: evaluation.limit,
             compare_dense: Some(evaluation.compare_dense),
+            inference: Some(evaluation.inference),
         }
     }
 }

@@ -6,12 +6,13 @@ use super::{
     Evaluation, EvaluationBody, SpecError,
     check::{LONGEST_WINDOW, parse, within, wrong},
 };
+use crate::job::AnyTask;
 
 const MOST_DATASETS: usize = 16;
 const MOST_SHOTS: usize = 64;
 
 pub(super) fn check_evaluation(body: EvaluationBody) -> Result<Evaluation, SpecError> {
-    let tasks = names("evaluation.tasks", &body.tasks.unwrap_or_default())?;
+    let tasks: Vec<AnyTask> = names("evaluation.tasks", &body.tasks.unwrap_or_default())?;
     let perplexity = body.perplexity.unwrap_or_else(|| vec!["wikitext2".to_owned()]);
     if perplexity.is_empty() && tasks.is_empty() {
         let message = "names no data set, and evaluation.tasks no task; set evaluation to null to score nothing";
@@ -20,10 +21,12 @@ pub(super) fn check_evaluation(body: EvaluationBody) -> Result<Evaluation, SpecE
     Ok(Evaluation {
         perplexity: names("evaluation.perplexity", &perplexity)?,
         window: within("evaluation.window", body.window.unwrap_or(2048), 2, LONGEST_WINDOW)?,
-        tasks,
+        tasks: tasks.iter().filter_map(|task| task.choice()).collect(),
+        rolling: tasks.iter().filter_map(|task| task.rolling()).collect(),
         num_fewshot: within("evaluation.num_fewshot", body.num_fewshot.unwrap_or(0), 0, MOST_SHOTS)?,
         limit: body.limit.map(|limit| within("evaluation.limit", limit, 1, usize::MAX)).transpose()?,
         compare_dense: body.compare_dense.unwrap_or(true),
+        inference: body.inference.unwrap_or(true),
     })
 }
 

@@ -9,12 +9,12 @@ mod preset;
 
 use std::collections::BTreeMap;
 
-pub use body::{CalibrationBody, CalibrationPartBody, EvaluationBody, GraspBody, JobBody, LayersBody};
+pub use body::{AssessmentBody, CalibrationBody, CalibrationPartBody, EvaluationBody, GraspBody, JobBody, LayersBody};
 pub use export::{Export, ExportBody, ExportFormat, ExportType, ShardSizeBody};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{DatasetName, ModelSource, TaskName};
+use super::{DatasetName, ModelSource, RollingTask, TaskName};
 
 /// A field of a spec is wrong: which, and what would be right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,6 +58,16 @@ impl JobSpec {
         let body: JobBody =
             serde_path_to_error::deserialize(&check::whole_numbers(body)).map_err(|error| check::describe(&error))?;
         check::check(body)
+    }
+
+    /// As [`Self::parse`], of the body of an evaluation.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_evaluation(body: &serde_json::Value) -> Result<Self, SpecError> {
+        let body: AssessmentBody =
+            serde_path_to_error::deserialize(&check::whole_numbers(body)).map_err(|error| check::describe(&error))?;
+        check::check(body.into())
     }
 }
 
@@ -135,12 +145,16 @@ pub struct Evaluation {
     pub window: usize,
     /// Multiple-choice tasks, in the order of the report.
     pub tasks: Vec<TaskName>,
+    /// Tasks that score whole documents.
+    pub rolling: Vec<RollingTask>,
     /// Solved examples before each document of a task.
     pub num_fewshot: usize,
     /// At most so many windows of each data set, and documents of each task.
     pub limit: Option<usize>,
     /// Whether the source is scored too.
     pub compare_dense: bool,
+    /// Whether speed and memory of generation are measured.
+    pub inference: bool,
 }
 
 /// Which layers are redundant.

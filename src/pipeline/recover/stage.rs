@@ -2,14 +2,13 @@
 
 use super::{Lessons, outcome::collect, report, train_and_merge};
 use crate::{
-    eval::Exam,
     job::{HeldOutReport, JobSpec, RecoveryReport, Stage, spec::RecoveryTarget},
     model::Decoder,
     pipeline::{
-        Accuracies, Context, Error, Model, Scores,
+        Context, Error, Model, Scores,
         compress::{Compressed, install},
         evaluate::{Text, score},
-        exams::take_exams,
+        exams::{Exams, Marks, take_exams},
         export::{Changes, written_dtype},
         state::State,
     },
@@ -24,14 +23,14 @@ pub(in crate::pipeline) struct RecoveryTask<'a> {
     pub(in crate::pipeline) redundant: &'a [usize],
     /// What the model is scored on afterwards.
     pub(in crate::pipeline) texts: &'a [Text],
-    pub(in crate::pipeline) exams: &'a [Exam],
+    pub(in crate::pipeline) exams: &'a Exams,
 }
 
 /// What came of it.
 pub(in crate::pipeline) struct Recovered {
     pub(in crate::pipeline) report: RecoveryReport,
     pub(in crate::pipeline) scores: Scores,
-    pub(in crate::pipeline) accuracies: Accuracies,
+    pub(in crate::pipeline) marks: Marks,
 }
 
 /// Trains the compressed decoder and scores it again; where it is asked for, the checkpoint before is written first.
@@ -67,10 +66,10 @@ pub(in crate::pipeline) fn recover(
     if !texts.is_empty() {
         state.timed(Stage::Evaluate, |_| score(decoder, texts, "recovered", context, &mut scores))?;
     }
-    let accuracies = take_exams(decoder, exams, "recovered", state, context)?;
+    let marks = take_exams(decoder, exams, "recovered", state, context)?;
     let held_out = after.zip(lessons.held_out(decoder, "recovered", state, context)?).map(|(after, recovered)| {
         let before = state.finished.held_out.get("dense").copied();
         HeldOutReport { before, after, recovered, tokens: lessons.held_out_tokens() }
     });
-    Ok(Recovered { report: report(lessons, layers, course, held_out), scores, accuracies })
+    Ok(Recovered { report: report(lessons, layers, course, held_out), scores, marks })
 }
