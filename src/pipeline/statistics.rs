@@ -11,7 +11,7 @@ use super::Error;
 use crate::{
     checkpoint::{self, Pending, Weights, narrow, write_safetensors},
     job::spec::{Basis, Projection, Score},
-    model::{Batch, Config, GradientSink, accumulate, module_name},
+    model::{Batch, Config, GradientSink, accumulate, add_gram, module_name},
 };
 
 /// Which sums a basis and a score need.
@@ -71,9 +71,9 @@ fn is_first_of_group(projection: Projection, chosen: &[Projection]) -> bool {
 pub(super) enum Sum {
     /// G [out, in].
     Gradient(Projection),
-    /// C [in, in], of the projections that share an input under the first of them all.
+    /// C [in, in], of the projections that share an input under the first of them all; the lower triangle.
     Input(Projection),
-    /// A [out, out].
+    /// A [out, out]; the lower triangle.
     Output(Projection),
     /// Σ over the windows of (∂L/∂σ)² [r].
     Squares(Projection),
@@ -140,6 +140,12 @@ impl LayerSums {
         Ok(())
     }
 
+    fn add_gram(&mut self, key: Sum, vectors: &Tensor) -> DeviceResult<()> {
+        let sum = add_gram(self.0.remove(&key), vectors)?;
+        self.0.insert(key, sum);
+        Ok(())
+    }
+
     /// A sum that is missing or not finite ends the job: it must never be taken for "unimportant".
     pub(super) fn check(&self, layer: usize, needs: Needs, projections: &[Projection]) -> Result<(), Error> {
         for sum in Sum::all(needs, projections) {
@@ -200,10 +206,10 @@ impl GradientSink for Sink<'_> {
             self.sums.add(Sum::Gradient(projection), gy.t()?.matmul(x)?)?;
         }
         if self.needs.input && is_first_of_group(projection, self.projections) {
-            self.sums.add(Sum::Input(projection.input_group()), x.t()?.matmul(x)?)?;
+            self.sums.add_gram(Sum::Input(projection.input_group()), x)?;
         }
         if self.needs.output {
-            self.sums.add(Sum::Output(projection), gy.t()?.matmul(gy)?)?;
+            self.sums.add_gram(Sum::Output(projection), gy)?;
         }
         if let Some((u, v)) = self.frames.and_then(|frames| frames.get(&(self.layer, projection))) {
             // ∂L/∂σ_k of a window: the sum over its tokens of (u_kᵀ g)(v_kᵀ x).

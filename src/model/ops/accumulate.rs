@@ -2,6 +2,10 @@ use candle_core::{CpuStorage, Error, InplaceOp2, InplaceOp3, Layout, Result, Ten
 use rayon::prelude::*;
 
 use super::{TASK, vectorised};
+use crate::linalg::{Accumulate, MatMut, MatRef, matmul};
+
+/// Rows of a block of [`add_gram`].
+const BLOCK: usize = 128;
 
 /// `sum + addend`, in the memory of `sum` where the device allows it: the caller must hold the only handle of `sum`.
 pub fn accumulate(sum: Tensor, addend: &Tensor) -> Result<Tensor> {
@@ -10,6 +14,44 @@ pub fn accumulate(sum: Tensor, addend: &Tensor) -> Result<Tensor> {
     }
     update(&sum, addend, |sum, x| sum + x)?;
     Ok(sum)
+}
+
+/// `sum` + `xᵀ x` of `x` [tokens, n], in the memory of `sum` [n, n] where the device allows it: the caller must hold its
+/// only handle. Without a sum it begins with zeros. On the CPU only the lower triangle is computed, since the product is
+/// symmetric; above it are zeros.
+pub fn add_gram(sum: Option<Tensor>, x: &Tensor) -> Result<Tensor> {
+    let n = x.dim(1)?;
+    if !x.device().is_cpu() {
+        let product = x.t()?.matmul(x)?;
+        return sum.map_or_else(|| Ok(product.clone()), |sum| sum + &product);
+    }
+    let sum = sum.map_or_else(|| Tensor::zeros((n, n), x.dtype(), x.device()), Ok)?;
+    sum.inplace_op2(&x.contiguous()?, &Gram { n })?;
+    Ok(sum)
+}
+
+struct Gram {
+    n: usize,
+}
+
+impl InplaceOp2 for Gram {
+    fn name(&self) -> &'static str {
+        "add_gram"
+    }
+
+    fn cpu_fwd(&self, sum: &mut CpuStorage, sum_layout: &Layout, x: &CpuStorage, x_layout: &Layout) -> Result<()> {
+        let (n, sum, x) = (self.n, numbers_mut(sum, sum_layout)?, numbers(x, x_layout)?);
+        let tokens = x.len() / n.max(1);
+        sum.par_chunks_mut(BLOCK * n.max(1)).enumerate().for_each(|(block, data)| {
+            let (first, rows) = (block * BLOCK, data.len() / n);
+            let columns = first + rows;
+            let left = MatRef { data: &x[first..], rows: tokens, columns: rows, stride: n };
+            let right = MatRef { data: x, rows: tokens, columns, stride: n };
+            let place = MatMut { data, rows, columns, stride: n };
+            matmul(place, Accumulate::Add, (left, true), (right, false), 1.0);
+        });
+        Ok(())
+    }
 }
 
 /// x = `f(x, a)` for every number of `x` on the CPU, in its memory: whoever holds the tensor sees the change.
@@ -90,5 +132,17 @@ mod tests {
         let (a, b) = (random(1, &[7, 9]), random(2, &[7, 9]));
         let expected = (&a + &b).unwrap();
         assert!(distance(&expected, &accumulate(a.copy().unwrap(), &b).unwrap()) < 1e-7);
+    }
+
+    #[test]
+    fn the_lower_triangle_of_a_gram_matrix_is_the_product() {
+        for n in [5, 128, 300] {
+            let (a, b) = (random(1, &[7, n]), random(2, &[9, n]));
+            let both = Tensor::cat(&[&a, &b], 0).unwrap();
+            let expected = both.t().unwrap().matmul(&both).unwrap();
+            let sum = add_gram(Some(add_gram(None, &a).unwrap()), &b).unwrap();
+            let lower = Tensor::tril2(n, sum.dtype(), sum.device()).unwrap();
+            assert!(distance(&(expected * &lower).unwrap(), &(sum * &lower).unwrap()) < 1e-5, "{n}");
+        }
     }
 }

@@ -17,7 +17,7 @@ mod swiglu;
 
 use std::ops::{Deref, Range};
 
-pub use accumulate::accumulate;
+pub use accumulate::{accumulate, add_gram};
 pub use adamw::{AdamW, Moments, squared_norm};
 pub(super) use attention::{AttentionShape, attend, attend_backward};
 use candle_core::{CpuStorage, Result, Storage, Tensor, bail};
