@@ -11,6 +11,7 @@ use super::{
     factorize::{FactorNumbers, Rule, Triplets},
     gradients::{self, Chosen, Wanted},
     hidden::HiddenCache,
+    influence::Cosines,
     piece::Piece,
     select::select,
     state::State,
@@ -135,19 +136,29 @@ fn store_sums(
     let total = task.windows.windows.len() as u64;
     state.timed(Stage::Gradients, |state| {
         let frames = task.needs().squares.then(|| frames(decoder, pieces, context)).transpose()?;
+        let mut cosines = Cosines::new(decoder.num_layers());
         let chosen: Chosen = pieces.iter().map(|piece| (piece.layer, piece.projections.clone())).collect();
         let pass = gradients::Pass {
             decoder,
             groups: &gradients::groups(task.windows),
             start: Start::Tokens,
             wanted: Wanted { chosen: &chosen, needs: task.needs(), frames: frames.as_ref() },
+            see: &mut |layer, before, after| Ok(cosines.add(layer, before, after)?),
             observe: &mut |done, layer| {
                 context.progress(Progress { layer: Some(layer), ..Progress::new(Stage::Gradients, done as u64, total) })
             },
         };
         state.write_folder(SUMS, |folder| {
             gradients::sum(pass, &mut |layer, sums| sums.write(&folder.join(layer.to_string())))
-        })
+        })?;
+        // Where nothing needed it before, the influence is seen on the way.
+        match &mut state.finished.influence {
+            Some(influence) if influence.block_influence.is_empty() => {
+                influence.block_influence = cosines.influence(task.windows)?;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     })?;
     state.finished.gradients = true;
     state.step(context)
@@ -258,7 +269,8 @@ fn sums_of(
         let chosen = Chosen::from([(piece.layer, piece.projections.clone())]);
         let groups = gradients::groups(task.windows);
         let wanted = Wanted { chosen: &chosen, needs: task.needs(), frames: frames.as_ref() };
-        let pass = gradients::Pass { decoder, groups: &groups, start: cache.start(piece.layer)?, wanted, observe };
+        let (start, see) = (cache.start(piece.layer)?, &mut |_: usize, _: &Tensor, _: &Tensor| Ok(()));
+        let pass = gradients::Pass { decoder, groups: &groups, start, wanted, see, observe };
         let mut collected = LayerSums::default();
         gradients::sum(pass, &mut |_, sums| {
             collected = sums;

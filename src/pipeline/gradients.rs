@@ -52,6 +52,8 @@ pub(super) struct Pass<'a> {
     /// Where the forward pass begins: not above the lowest chosen layer.
     pub(super) start: Start<'a>,
     pub(super) wanted: Wanted<'a>,
+    /// Sees what the forward pass makes of the states in front of each layer from the lowest chosen one on.
+    pub(super) see: &'a mut dyn FnMut(usize, &Tensor, &Tensor) -> Result<(), checkpoint::Error>,
     /// Gets (windows done, layer at work).
     pub(super) observe: &'a mut dyn FnMut(usize, usize) -> Result<(), Error>,
 }
@@ -68,13 +70,16 @@ pub(super) fn sum(pass: Pass<'_>, collect: Collect<'_>) -> Result<(), Error> {
 
 /// Every group forward and backward through all layers before the next.
 fn by_group(pass: Pass<'_>, lowest: usize, collect: Collect<'_>) -> Result<(), Error> {
-    let Pass { decoder, groups, start, wanted, observe } = pass;
+    let Pass { decoder, groups, start, wanted, see, observe } = pass;
     let mut sums: BTreeMap<usize, LayerSums> = BTreeMap::new();
     let mut done = 0;
     for (index, group) in groups.iter().enumerate() {
         let hidden = decoder.enter(index, group, start, lowest)?;
         let mut tape = Tape { decoder, batch: group.batch(), kept: Vec::new() };
-        let hidden = tape.forward(hidden, lowest, &mut |layer| observe(done, layer))?;
+        let hidden = tape.forward(hidden, lowest, &mut |layer, before, after| {
+            see(layer, before, after)?;
+            observe(done, layer)
+        })?;
         let mut gradient = loss_gradient(decoder, &hidden, group)?;
         drop(hidden);
         for layer in (lowest..decoder.num_layers()).rev() {
@@ -95,10 +100,10 @@ fn by_group(pass: Pass<'_>, lowest: usize, collect: Collect<'_>) -> Result<(), E
 /// All groups forward through the model, then all of them backward through each layer: every layer is read twice, and
 /// of one layer only the sums are in memory. What waits between layers is on disk.
 fn by_layer(pass: Pass<'_>, lowest: usize, collect: Collect<'_>) -> Result<(), Error> {
-    let Pass { decoder, groups, start, wanted, observe } = pass;
+    let Pass { decoder, groups, start, wanted, see, observe } = pass;
     let layers = decoder.num_layers();
     let inputs = (lowest..layers).map(|_| decoder.states(groups)).collect::<Result<Vec<_>, _>>()?;
-    let mut forward = Forward { decoder, groups, lowest, inputs, gradients: decoder.states(groups)?, observe };
+    let mut forward = Forward { decoder, groups, lowest, inputs, gradients: decoder.states(groups)?, see, observe };
     decoder.visit(groups, start, layers, &mut forward)?;
     let Forward { mut inputs, gradients: states, observe, .. } = forward;
     for layer in (lowest..layers).rev() {
@@ -126,13 +131,15 @@ struct Forward<'a> {
     lowest: usize,
     inputs: Vec<States>,
     gradients: States,
+    see: &'a mut dyn FnMut(usize, &Tensor, &Tensor) -> Result<(), checkpoint::Error>,
     observe: &'a mut dyn FnMut(usize, usize) -> Result<(), Error>,
 }
 
 impl Visitor for Forward<'_> {
-    fn layer(&mut self, group: usize, layer: usize, before: &Tensor, _: &Tensor) -> Result<(), checkpoint::Error> {
+    fn layer(&mut self, group: usize, layer: usize, before: &Tensor, after: &Tensor) -> Result<(), checkpoint::Error> {
         if layer >= self.lowest {
             self.inputs[layer - self.lowest].put(group, before)?;
+            (self.see)(layer, before, after)?;
         }
         (self.observe)(0, layer).map_err(|_| checkpoint::Error::Cancelled)
     }
@@ -194,23 +201,24 @@ impl Tape<'_> {
         &mut self,
         mut hidden: Tensor,
         lowest: usize,
-        observe: &mut dyn FnMut(usize) -> Result<(), Error>,
+        observe: &mut dyn FnMut(usize, &Tensor, &Tensor) -> Result<(), Error>,
     ) -> Result<Tensor, Error> {
         let Tape { decoder, batch, .. } = *self;
         let layers = decoder.num_layers();
         let keep = activation_bytes(&decoder.config, batch) * (layers - lowest) <= ACTIVATIONS;
         for layer in lowest..layers {
             let block = decoder.block(layer)?;
-            if keep {
+            let after = if keep {
                 let (after, saved) = block.forward_saving(&hidden, batch, &decoder.rotary)?;
                 self.kept.push(Kept::Saved(Box::new(saved)));
-                hidden = after;
+                after
             } else {
                 let after = block.forward(&hidden, batch, &decoder.rotary)?;
-                self.kept.push(Kept::Input(hidden));
-                hidden = after;
-            }
-            observe(layer)?;
+                self.kept.push(Kept::Input(hidden.clone()));
+                after
+            };
+            observe(layer, &hidden, &after)?;
+            hidden = after;
         }
         Ok(hidden)
     }

@@ -20,7 +20,7 @@ const TOKENS_AT_ONCE: usize = 2048;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[expect(clippy::struct_field_names, reason = "block influence is the term of the field")]
 pub(super) struct Influence {
-    /// 1 − mean cosine similarity of input and output, by layer.
+    /// 1 − mean cosine similarity of input and output, by layer; empty until a pass over the text has seen it.
     pub(super) block_influence: Vec<f64>,
     /// Mean angular distance over `count` layers from each layer on, where that metric was asked for.
     pub(super) angular_distance: Option<Vec<f64>>,
@@ -52,15 +52,37 @@ pub(super) fn measure(
     decoder.visit(&groups, Start::Tokens, decoder.num_layers(), &mut meter)?;
     let Meter { cosines, angles, .. } = meter;
     let count = windows.windows.len() as f64;
-    let block_influence: Vec<f64> = cosines.iter().map(|sum| 1.0 - sum / (count * windows.length as f64)).collect();
-    if let Some(layer) = block_influence.iter().position(|influence| !influence.is_finite()) {
-        return Err(Error::numerical(format!(
-            "the block influence of layer {layer} is not finite: the model's hidden states overflow or vanish there"
-        )));
-    }
+    let block_influence = cosines.influence(windows)?;
     let angular_distance = span.map(|_| angles.iter().map(|sum| sum / count).collect::<Vec<_>>());
     let redundant = choose(&block_influence, angular_distance.as_deref(), wanted);
     Ok(Influence { block_influence, angular_distance, redundant })
+}
+
+/// Σ cos(input, output) over all tokens, by layer.
+pub(super) struct Cosines(Vec<f64>);
+
+impl Cosines {
+    pub(super) fn new(layers: usize) -> Self {
+        Self(vec![0.0; layers])
+    }
+
+    /// Adds the tokens whose states in front of a layer and behind it are `before` and `after` [tokens, hidden].
+    pub(super) fn add(&mut self, layer: usize, before: &Tensor, after: &Tensor) -> DeviceResult<()> {
+        self.0[layer] += cosine_similarities(before, after)?.iter().sum::<f64>();
+        Ok(())
+    }
+
+    /// The block influence of every layer, once all tokens of the windows are added.
+    pub(super) fn influence(&self, windows: &Windows) -> Result<Vec<f64>, Error> {
+        let tokens = (windows.windows.len() * windows.length) as f64;
+        let influence: Vec<f64> = self.0.iter().map(|sum| 1.0 - sum / tokens).collect();
+        match influence.iter().position(|influence| !influence.is_finite()) {
+            None => Ok(influence),
+            Some(layer) => Err(Error::numerical(format!(
+                "the block influence of layer {layer} is not finite: the model's hidden states overflow or vanish there"
+            ))),
+        }
+    }
 }
 
 /// Adds up what every layer does to the hidden states.
@@ -69,8 +91,7 @@ struct Meter<'a> {
     context: &'a Context<'a>,
     /// Layers of groups that are done.
     seen: usize,
-    /// Σ cos(input, output) by layer.
-    cosines: Vec<f64>,
+    cosines: Cosines,
     /// Layers of a run, where the angular metric is asked for.
     span: Option<usize>,
     /// Σ angle over a run, by its first layer.
@@ -83,14 +104,14 @@ impl<'a> Meter<'a> {
     fn new(layers: usize, span: Option<usize>, groups: &'a [Group<'a>], context: &'a Context<'a>) -> Self {
         let runs = span.map_or(0, |span| layers + 1 - span);
         let ends = vec![Vec::new(); groups.len()];
-        Self { groups, context, seen: 0, cosines: vec![0.0; layers], span, angles: vec![0.0; runs], ends }
+        Self { groups, context, seen: 0, cosines: Cosines::new(layers), span, angles: vec![0.0; runs], ends }
     }
 
     /// In windows, of which each has gone through a share of the layers.
     fn report(&mut self, layer: usize) -> Result<(), checkpoint::Error> {
         self.seen += 1;
         let total: usize = self.groups.iter().map(|group| group.windows.len()).sum();
-        let done = total * self.seen / (self.groups.len() * self.cosines.len());
+        let done = total * self.seen / (self.groups.len() * self.cosines.0.len());
         let progress = Progress { layer: Some(layer), ..Progress::new(Stage::Influence, done as u64, total as u64) };
         self.context.progress(progress).map_err(|_| checkpoint::Error::Cancelled)
     }
@@ -98,7 +119,7 @@ impl<'a> Meter<'a> {
 
 impl Visitor for Meter<'_> {
     fn layer(&mut self, group: usize, layer: usize, before: &Tensor, after: &Tensor) -> Result<(), checkpoint::Error> {
-        self.cosines[layer] += cosine_similarities(before, after)?.iter().sum::<f64>();
+        self.cosines.add(layer, before, after)?;
         if self.span.is_some() {
             let batch = self.groups[group].batch();
             if layer == 0 {

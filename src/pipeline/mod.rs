@@ -58,7 +58,7 @@ use crate::{
     eval::{Perplexity, Windows},
     job::{
         CheckpointReport, JobSpec, Progress, Report, Stage,
-        spec::{Export, Kind, Method},
+        spec::{Export, Kind, Method, Schedule},
     },
     model::{Config, Decoder, Place, Residency, open_device},
 };
@@ -95,7 +95,7 @@ fn run_compression(spec: &JobSpec, context: &Context<'_>) -> Result<Report, Erro
     context.observer.expect(forecast::legs(spec, &material));
     let plan = model.demand(spec, &budget, keep, &windows, &texts).plan(context.settings.memory_limit)?;
     let mut decoder = state.timed(Stage::Load, |_| model.load(spec, &windows, &texts, plan.residency, context))?;
-    let influence = measure_influence(&decoder, &windows, &budget, &mut state, context)?;
+    let mut influence = measure_influence(spec, &decoder, &windows, &budget, &mut state, context)?;
     let mut dense = Marks::default();
     if spec.evaluation.as_ref().is_some_and(|evaluation| evaluation.compare_dense) {
         score_dense(&decoder, &texts, &mut state, context)?;
@@ -116,7 +116,9 @@ fn run_compression(spec: &JobSpec, context: &Context<'_>) -> Result<Report, Erro
                 windows: &windows,
                 memory: plan.decompositions,
             };
-            compress(&mut decoder, &task, &mut state, context)?
+            let matrices = compress(&mut decoder, &task, &mut state, context)?;
+            influence = state.finished.influence.clone().unwrap_or(influence);
+            matrices
         }
         Method::Remove => {
             decoder.remove(&influence.redundant);
@@ -293,6 +295,7 @@ fn read_text(
 }
 
 fn measure_influence(
+    spec: &JobSpec,
     decoder: &Decoder,
     windows: &Windows,
     budget: &LayerBudget,
@@ -302,6 +305,13 @@ fn measure_influence(
     if let Some(known) = &state.finished.influence {
         return Ok(known.clone());
     }
+    if let LayerBudget::Explicit(layers) = budget
+        && seen_on_the_way(spec, layers)
+    {
+        let influence = Influence { block_influence: Vec::new(), angular_distance: None, redundant: layers.clone() };
+        state.finished.influence = Some(influence.clone());
+        return Ok(influence);
+    }
     let wanted = match budget {
         LayerBudget::Count(count, metric) => Wanted::Count(*count, *metric),
         LayerBudget::Explicit(layers) => Wanted::Explicit(layers),
@@ -310,6 +320,13 @@ fn measure_influence(
     state.finished.influence = Some(influence.clone());
     state.step(context)?;
     Ok(influence)
+}
+
+/// Whether the pass for the gradients sees all layers, so that one for the influence, which decides nothing, is spared.
+fn seen_on_the_way(spec: &JobSpec, layers: &[usize]) -> bool {
+    let grasp = &spec.grasp;
+    let passes = grasp.method == Method::Grasp && Needs::of(grasp.basis, grasp.score).anything();
+    passes && grasp.schedule == Schedule::OneShot && layers.first() == Some(&0)
 }
 
 fn score_dense(decoder: &Decoder, texts: &[Text], state: &mut State, context: &Context<'_>) -> Result<(), Error> {
