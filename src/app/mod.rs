@@ -10,6 +10,7 @@ mod planner;
 mod publisher;
 mod service;
 mod signals;
+mod sweep;
 mod verify;
 
 use std::{io, path::Path, process::ExitCode, time::Duration};
@@ -123,6 +124,11 @@ fn dispatch(cli: Cli) -> Result<u8, AppError> {
             Ok(SUCCEEDED)
         }
         Command::Compress { machine, device, job } => compress_here(&machine, device, &job),
+        Command::Sweep { machine, device, sweep } => {
+            let settings = Machine::read(&machine)?;
+            let _telemetry = telemetry::install_log(&config::log_settings_of_a_tool(&machine.log)?)?;
+            sweep::sweep(&sweep, &settings.pipeline(device))
+        }
         Command::Eval { machine, device, job } => eval_here(&machine, device, &job),
         Command::Healthcheck { listen } => healthcheck(listen.as_ref()),
         Command::Serve(args) => serve(&args),

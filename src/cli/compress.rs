@@ -154,6 +154,11 @@ impl Arguments {
     /// # Errors
     /// [`ArgumentsError`] says which argument or field is wrong.
     pub fn job(&self) -> Result<JobSpec, ArgumentsError> {
+        Ok(JobSpec::parse(&Value::Object(self.body()?))?)
+    }
+
+    /// The job as JSON, not checked yet.
+    pub(super) fn body(&self) -> Result<Map<String, Value>, ArgumentsError> {
         let mut body = self.spec.as_deref().map_or_else(|| Ok(Map::new()), read_object)?;
         put(&mut body, "model", self.model.as_ref().map(|model| json!(model)));
         if !body.contains_key("model") {
@@ -164,7 +169,7 @@ impl Arguments {
         put_all(&mut body, "recovery", self.recovery.fields());
         self.put_evaluation(&mut body);
         self.put_export(&mut body);
-        Ok(JobSpec::parse(&Value::Object(body))?)
+        Ok(body)
     }
 
     fn put_calibration(&self, body: &mut Map<String, Value>) {

@@ -11,6 +11,7 @@ mod healthcheck;
 pub mod jobs;
 pub mod keys;
 mod recovery;
+pub mod sweep;
 mod table;
 mod watch;
 

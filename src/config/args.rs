@@ -42,6 +42,18 @@ pub enum Command {
         #[command(flatten)]
         job: Box<cli::compress::Arguments>,
     },
+    /// Compress one model to several sizes and compare what comes of it
+    Sweep {
+        /// This machine.
+        #[command(flatten)]
+        machine: MachineArgs,
+        /// The device to compute on: cpu, cuda:N or metal
+        #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+        device: String,
+        /// The sweep.
+        #[command(flatten)]
+        sweep: Box<cli::sweep::Arguments>,
+    },
     /// Score one model, dense or factored, without compressing it
     Eval {
         /// This machine.

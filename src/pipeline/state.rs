@@ -1,6 +1,7 @@
 //! What a job has finished, in its work folder: `state.json`, and folders written beside their place and renamed.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::Write as _,
     path::{Path, PathBuf},
@@ -14,7 +15,10 @@ use super::{Context, Error, influence::Influence};
 use crate::{
     checkpoint,
     eval::Perplexity,
-    job::{InferenceFigures, JobSpec, Stage, StageSeconds},
+    job::{
+        InferenceFigures, JobSpec, Stage, StageSeconds,
+        spec::{Allocation, EvaluationBody, Grasp, Layers, Size},
+    },
 };
 
 const FILE: &str = "state.json";
@@ -24,6 +28,12 @@ const FILE: &str = "state.json";
 pub(super) struct Finished {
     /// What the rest belongs to: the spec and the model's commit.
     pub(super) fingerprint: String,
+    /// What the layer choice, the sums and the decompositions belong to: all that does not depend on the size.
+    #[serde(default)]
+    pub(super) statistics: String,
+    /// What the scores of the source belong to.
+    #[serde(default)]
+    pub(super) scored: String,
     /// Wall time by stage.
     pub(super) seconds: IndexMap<Stage, f64>,
     /// Layer choice, once it is made.
@@ -50,6 +60,41 @@ pub(super) struct Finished {
     pub(super) peak_rss_bytes: u64,
 }
 
+impl Finished {
+    /// Nothing yet of a job.
+    fn of(spec: &JobSpec, revision: Option<&str>) -> Result<Self, Error> {
+        let source = format!("{} {} {revision:?}", env!("CARGO_PKG_VERSION"), spec.model);
+        // The layers follow from the size unless they are all or named, and what is kept of each unless it is one budget.
+        let grasp = &spec.grasp;
+        let for_any_size =
+            grasp.allocation == Allocation::Global && matches!(grasp.layers, Layers::All | Layers::Explicit(_));
+        let size = if for_any_size { Size::RetainRatio(1.0) } else { grasp.size };
+        let statistics = JobSpec {
+            grasp: Grasp { size, ..grasp.clone() },
+            evaluation: None,
+            recovery: None,
+            metadata: BTreeMap::new(),
+            webhook_url: None,
+            ..spec.clone()
+        };
+        Ok(Self {
+            fingerprint: format!("{} {} {revision:?}", env!("CARGO_PKG_VERSION"), to_json(spec)?),
+            statistics: format!("{source} {}", to_json(&statistics)?),
+            scored: format!("{source} {}", to_json(&spec.evaluation.as_ref().map(EvaluationBody::from))?),
+            ..Self::default()
+        })
+    }
+
+    /// Keeps what a job before this one in the same folder did for both.
+    fn carry_over(self, left: Self) -> Self {
+        let dense = if left.scored == self.scored { left.dense } else { IndexMap::new() };
+        if left.statistics != self.statistics {
+            return Self { dense, ..self };
+        }
+        Self { dense, pieces: left.pieces, influence: left.influence, gradients: left.gradients, ..self }
+    }
+}
+
 /// The work folder of a job.
 pub(super) struct State {
     folder: PathBuf,
@@ -61,10 +106,12 @@ impl State {
     /// Reads the state another attempt left, or begins anew when there is none for this fingerprint.
     pub(super) fn open(folder: &Path, spec: &JobSpec, revision: Option<&str>) -> Result<Self, Error> {
         fs::create_dir_all(folder).map_err(checkpoint::Error::io(folder))?;
-        let fingerprint = format!("{} {} {revision:?}", env!("CARGO_PKG_VERSION"), to_json(spec)?);
-        let left: Option<Finished> = read_json(&folder.join(FILE));
-        let finished = left.filter(|left| left.fingerprint == fingerprint);
-        let finished = finished.unwrap_or_else(|| Finished { fingerprint, ..Finished::default() });
+        let new = Finished::of(spec, revision)?;
+        let finished = match read_json::<Finished>(&folder.join(FILE)) {
+            Some(left) if left.fingerprint == new.fingerprint => left,
+            Some(left) => new.carry_over(left),
+            None => new,
+        };
         Ok(Self { folder: folder.to_owned(), finished })
     }
 

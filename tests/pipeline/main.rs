@@ -15,4 +15,5 @@ mod peers;
 mod recovery;
 mod retraining;
 mod support;
+mod sweep;
 mod training;
