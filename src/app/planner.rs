@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::{
     job::{
         Capabilities, JobSpec, Plan, Planner,
-        spec::{Allocation, Basis, LayerMetric, Method, Preset, Projection, Schedule, Score},
+        spec::{Allocation, Basis, LayerMetric, Method, Preset, Projection, Refine, Schedule, Score},
     },
     model,
     pipeline::{self, Settings},
@@ -48,6 +48,7 @@ impl Planner for TheMethod {
             scores: names(Score::ALL),
             bases: names(Basis::ALL),
             allocations: names(Allocation::ALL),
+            refinements: names(Refine::ALL),
             projections: names(&Projection::ALL),
             datasets: DATASETS.map(str::to_owned).into_iter().chain(texts).collect(),
             models: models_below(&self.settings.models_dir),

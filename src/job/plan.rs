@@ -77,6 +77,8 @@ pub struct Capabilities {
     pub bases: Vec<String>,
     /// Values of `grasp.allocation`.
     pub allocations: Vec<String>,
+    /// Values of `grasp.refine`.
+    pub refinements: Vec<String>,
     /// Values of `grasp.projections`.
     pub projections: Vec<String>,
     /// Data sets known by name.

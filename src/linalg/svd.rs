@@ -69,21 +69,38 @@ pub(super) fn svd_of(matrix: &Mat<f64>, well_conditioned: f64) -> Result<Svd, Sv
 /// U, σ and V as [`Svd`] holds them.
 type Triplets = (Vec<f64>, Vec<f64>, Vec<f64>);
 
-/// `WᵀW` = V diag(σ²) Vᵀ and U = W V / σ; `None` for a matrix that is not well-conditioned.
-fn by_product(w: &Mat<f64>, well_conditioned: f64) -> Result<Option<Triplets>, SvdError> {
-    let n = w.ncols();
-    let mut product = Mat::zeros(n, n);
+/// σ of a matrix, descending, without its vectors: the roots of the eigenvalues of `WᵀW`, so that those below 10⁻⁸ of the
+/// largest are noise.
+pub(super) fn singular_values(matrix: &Mat<f64>) -> Result<Vec<f64>, SvdError> {
+    let tall = matrix.nrows() >= matrix.ncols();
+    let product = if tall { gram(matrix.as_ref()) } else { gram(matrix.transpose()) };
+    let squares = product.self_adjoint_eigenvalues(Side::Lower).map_err(|_| SvdError::NoConvergence)?;
+    let mut sigma: Vec<f64> = squares.into_iter().map(|square| square.max(0.0).sqrt()).collect();
+    sigma.sort_by(|a, b| b.total_cmp(a));
+    Ok(sigma)
+}
+
+/// The lower triangle of `WᵀW`.
+fn gram(w: FaerRef<'_, f64>) -> Mat<f64> {
+    let mut product = Mat::zeros(w.ncols(), w.ncols());
     triangular::matmul(
         product.as_mut(),
         BlockStructure::TriangularLower,
         Accum::Replace,
         w.transpose(),
         BlockStructure::Rectangular,
-        w.as_ref(),
+        w,
         BlockStructure::Rectangular,
         1.0,
         Par::Seq,
     );
+    product
+}
+
+/// `WᵀW` = V diag(σ²) Vᵀ and U = W V / σ; `None` for a matrix that is not well-conditioned.
+fn by_product(w: &Mat<f64>, well_conditioned: f64) -> Result<Option<Triplets>, SvdError> {
+    let n = w.ncols();
+    let product = gram(w.as_ref());
     let eigen = product.self_adjoint_eigen(Side::Lower).map_err(|_| SvdError::NoConvergence)?;
     drop(product);
     let squares = eigen.S().column_vector();

@@ -8,6 +8,7 @@ use super::{
 use crate::job::spec::Projection;
 
 /// The attention block of a layer.
+#[derive(Clone)]
 pub struct Attention {
     /// Queries.
     pub q_proj: Linear,
@@ -32,7 +33,7 @@ pub(super) struct Saved {
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    o: Tensor,
+    pub(super) o: Tensor,
     lse: Tensor,
 }
 
@@ -50,6 +51,12 @@ pub(super) fn shape_of(config: &Config, layer: usize) -> AttentionShape {
 impl Attention {
     /// `x` [tokens, hidden], already normalised, to the block's output of the same shape.
     pub(super) fn forward(&self, x: &Tensor, batch: Batch, rotary: &Rotary) -> Result<(Tensor, Saved)> {
+        let saved = self.attended(x, batch, rotary)?;
+        Ok((self.o_proj.forward(&saved.o)?, saved))
+    }
+
+    /// As far as what `o_proj` gets.
+    pub(super) fn attended(&self, x: &Tensor, batch: Batch, rotary: &Rotary) -> Result<Saved> {
         let shape = AttentionShape { batch, ..self.shape };
         let (q, k, v) = (self.q_proj.forward(x)?, self.k_proj.forward(x)?, self.v_proj.forward(x)?);
         let (unnormed, q, k) = match &self.qk_norm {
@@ -61,8 +68,7 @@ impl Attention {
         };
         let (q, k) = (rotary.apply(&q, batch, Turn::Forward)?, rotary.apply(&k, batch, Turn::Forward)?);
         let (o, lse) = attend(&q, &k, &v, shape)?;
-        let y = self.o_proj.forward(&o)?;
-        Ok((y, Saved { x: x.clone(), unnormed, q, k, v, o, lse }))
+        Ok(Saved { x: x.clone(), unnormed, q, k, v, o, lse })
     }
 
     /// ∂L/∂x from `gy`; the gradients of the projections go to `sink`.

@@ -40,6 +40,7 @@ impl GradientSink for () {
 }
 
 /// The MLP block of a layer.
+#[derive(Clone)]
 #[expect(clippy::struct_field_names, reason = "the names are those of checkpoints")]
 pub struct Mlp {
     /// Gate.
@@ -51,6 +52,7 @@ pub struct Mlp {
 }
 
 /// A decoder layer.
+#[derive(Clone)]
 pub struct Block {
     /// Weight of the norm before attention [hidden].
     pub input_norm: Tensor,
@@ -87,6 +89,21 @@ impl Block {
         let (gate, up) = (self.mlp.gate_proj.forward(&normed)?, self.mlp.up_proj.forward(&normed)?);
         let y = (&h + self.mlp.down_proj.forward(&swiglu(&gate, &up)?)?)?;
         Ok((y, Saved { x: x.clone(), attention, h, normed, gate, up }))
+    }
+
+    /// What q, k and v get of the layer's input, and gate and up of what [`Self::attended`] made of it.
+    pub fn normed(&self, x: &Tensor, group: Projection) -> Result<Tensor> {
+        rms_norm(x, if group.is_mlp() { &self.post_norm } else { &self.input_norm }, self.eps)
+    }
+
+    /// What `o_proj` [tokens, heads · d] gets, from what q, k and v get.
+    pub fn attended(&self, normed: &Tensor, batch: Batch, rotary: &Rotary) -> Result<Tensor> {
+        self.attention.attended(normed, batch, rotary).map(|saved| saved.o)
+    }
+
+    /// What `down_proj` [tokens, intermediate] gets, from what gate and up get.
+    pub fn activated(&self, normed: &Tensor) -> Result<Tensor> {
+        swiglu(&self.mlp.gate_proj.forward(normed)?, &self.mlp.up_proj.forward(normed)?)
     }
 
     /// ∂L/∂x from `gy` = ∂L/∂y, both [tokens, hidden]; the gradients of the projections go to `sink`.

@@ -131,7 +131,15 @@ impl Decoder {
     /// # Errors
     /// [`Error::Io`] when the scratch folder takes no file.
     pub fn states(&self, groups: &[Group<'_>]) -> Result<States, Error> {
-        States::new(&self.scratch, groups.iter().map(Group::batch), self.config.hidden_size)
+        self.states_of(groups, self.config.hidden_size)
+    }
+
+    /// As [`Self::states`], for states of another width than the hidden ones.
+    ///
+    /// # Errors
+    /// As [`Self::states`].
+    pub fn states_of(&self, groups: &[Group<'_>], width: usize) -> Result<States, Error> {
+        States::new(&self.scratch, groups.iter().map(Group::batch), width)
     }
 }
 

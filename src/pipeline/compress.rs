@@ -13,6 +13,7 @@ use super::{
     hidden::HiddenCache,
     influence::Cosines,
     piece::Piece,
+    refine::refine,
     select::select,
     state::State,
     statistics::{Frames, LayerSums, Needs},
@@ -22,7 +23,7 @@ use crate::{
     eval::Windows,
     job::{
         Progress, Stage,
-        spec::{Projection, Schedule},
+        spec::{Projection, Refine, Schedule},
     },
     linalg::thin_svd,
     model::{Decoder, Factors, Matrix, Start, module_name},
@@ -41,6 +42,7 @@ pub(super) struct Task<'a> {
     pub(super) layers: &'a [usize],
     pub(super) projections: &'a [Projection],
     pub(super) schedule: Schedule,
+    pub(super) refine: Refine,
     pub(super) rule: Rule,
     pub(super) windows: &'a Windows,
     /// Bytes that the decompositions of a layer may use.
@@ -77,6 +79,9 @@ pub(super) fn compress(
         Schedule::Iterative => iterative(decoder, task, state, context)?,
     };
     all.sort_by_key(|matrix| (matrix.layer, matrix.projection));
+    if task.refine == Refine::Sequential {
+        refine(decoder, &mut all, task, state, context)?;
+    }
     Ok(all)
 }
 
@@ -120,7 +125,7 @@ fn choose(pieces: &[Piece], task: &Task<'_>, state: &State) -> Result<Vec<Compre
 }
 
 /// One folder per layer.
-const SUMS: &str = "sums";
+pub(super) const SUMS: &str = "sums";
 
 /// Puts what a one-shot job adds up into the work folder, layer by layer, unless an attempt before this one did.
 fn store_sums(
@@ -282,21 +287,32 @@ fn sums_of(
 
 /// Puts a matrix's factors in its place; rounded to `dtype` when they are to be what the export will hold.
 pub(super) fn install(decoder: &mut Decoder, matrix: &Compressed, dtype: Option<Dtype>) -> Result<(), Error> {
-    let Some(factors) = &matrix.factors else { return Ok(()) };
-    let [out, input] = matrix.triplets.shape;
-    let device = decoder.device.clone();
-    let tensor = |numbers: &[f32], shape: (usize, usize), device: &Device| -> Result<Tensor, Error> {
-        let numbers = match dtype {
-            Some(dtype) => checkpoint::round_to(numbers, dtype)?,
-            None => numbers.to_vec(),
-        };
-        Ok(Tensor::from_vec(numbers, shape, device)?)
-    };
-    let factors = Factors {
-        input: tensor(&factors.input, (factors.rank, input), &device)?,
-        output: tensor(&factors.output, (out, factors.rank), &device)?,
-    };
+    let Some(factors) = matrix.tensors(dtype, &decoder.device)? else { return Ok(()) };
     Ok(decoder.replace(matrix.layer, matrix.projection, Matrix::Factored(factors))?)
+}
+
+impl Compressed {
+    /// Whether triplets of it are kept; else it stays dense.
+    pub(super) const fn is_chosen(&self) -> bool {
+        !self.triplets.kept.is_empty()
+    }
+
+    /// Its factors, rounded to `dtype` if there is one; `None` when it stays dense.
+    pub(super) fn tensors(&self, dtype: Option<Dtype>, device: &Device) -> Result<Option<Factors>, Error> {
+        let Some(factors) = &self.factors else { return Ok(None) };
+        let [out, input] = self.triplets.shape;
+        let tensor = |numbers: &[f32], shape: (usize, usize)| -> Result<Tensor, Error> {
+            let numbers = match dtype {
+                Some(dtype) => checkpoint::round_to(numbers, dtype)?,
+                None => numbers.to_vec(),
+            };
+            Ok(Tensor::from_vec(numbers, shape, device)?)
+        };
+        Ok(Some(Factors {
+            input: tensor(&factors.input, (factors.rank, input))?,
+            output: tensor(&factors.output, (out, factors.rank))?,
+        }))
+    }
 }
 
 /// Factors by module name, for the export.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Error, budget::Keep};
 use crate::{
     job::spec::{Basis, Score, SigmaSplit},
-    linalg::{Cholesky, Svd, SvdError, thin_svd, weighted_svd},
+    linalg::{Cholesky, Svd, SvdError, thin_svd, weighted_svd, weighted_values},
 };
 
 /// The settings of this stage.
@@ -38,6 +38,23 @@ pub(super) struct Triplets {
 }
 
 impl Triplets {
+    /// Scored; none is kept yet.
+    fn new(
+        name: &str,
+        shape: [usize; 2],
+        sigma: Vec<f64>,
+        sigma_gradient: Option<Vec<f64>>,
+        squares: Option<&[f32]>,
+        score: Score,
+    ) -> Result<Self, Error> {
+        let score = scores(score, &sigma, sigma_gradient.as_deref(), squares)
+            .ok_or_else(|| Error::internal(format!("{name}: no gradient")))?;
+        if !score.iter().all(|score| score.is_finite()) {
+            return Err(Error::numerical(format!("{name}: a triplet's score is not finite")));
+        }
+        Ok(Self { name: name.to_owned(), shape, sigma, sigma_gradient, score, kept: Vec::new() })
+    }
+
     /// Numbers in the matrix.
     pub(super) const fn numbers(&self) -> u64 {
         (self.shape[0] * self.shape[1]) as u64
@@ -97,13 +114,20 @@ pub(super) fn decompose(
     };
     let svd = svd.map_err(|error| named(name, error))?;
     let sigma_gradient = evidence.gradient.map(|gradient| svd.sigma_gradient(gradient));
-    let score = scores(score, &svd.sigma, sigma_gradient.as_deref(), evidence.squares)
-        .ok_or_else(|| Error::internal(format!("{name}: no gradient")))?;
-    if !score.iter().all(|score| score.is_finite()) {
-        return Err(Error::numerical(format!("{name}: a triplet's score is not finite")));
-    }
-    let sigma = svd.sigma.clone();
-    Ok((Triplets { name: name.to_owned(), shape, sigma, sigma_gradient, score, kept: Vec::new() }, svd))
+    Ok((Triplets::new(name, shape, svd.sigma.clone(), sigma_gradient, evidence.squares, score)?, svd))
+}
+
+/// As [`decompose`] without the vectors, for scores that need singular values only.
+pub(super) fn spectrum(
+    name: &str,
+    shape: [usize; 2],
+    weight: &[f32],
+    evidence: Evidence<'_>,
+    score: Score,
+) -> Result<Triplets, Error> {
+    let [out, input] = shape;
+    let sigma = weighted_values(weight, out, input, evidence.output, evidence.input);
+    Triplets::new(name, shape, sigma.map_err(|error| named(name, error))?, None, None, score)
 }
 
 /// A decomposition that failed, with the matrix's name.
@@ -122,7 +146,8 @@ fn scores(score: Score, sigma: &[f64], gradient: Option<&[f64]>, squares: Option
     }
 }
 
-/// Some of a matrix's triplets: which, ascending, and their vectors `u_k` [count, out] and `v_k` [count, in].
+/// Some of a matrix's triplets, or none: which, ascending, and their vectors `u_k` [count, out] and `v_k` [count, in].
+#[derive(Default)]
 pub(super) struct Vectors {
     pub(super) indices: Vec<usize>,
     pub(super) left: Vec<f32>,

@@ -143,7 +143,10 @@ impl Demand<'_> {
             Residency::Resident => 0,
             Residency::Streamed => self.layer(),
         };
-        F32 * (layer + self.sums())
+        // A refinement holds a second sum of one site's inputs.
+        let inputs = self.projections.iter().map(|&projection| self.config.projection_shape(projection)[1]);
+        let cross = if self.needs.input { inputs.max().map_or(0, |input| (input * input) as u64) } else { 0 };
+        F32 * (layer + self.sums() + cross)
     }
 
     /// The largest decomposition.

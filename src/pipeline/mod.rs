@@ -21,6 +21,7 @@ mod memory;
 mod piece;
 mod plan;
 mod recover;
+mod refine;
 mod report;
 mod retrain;
 mod select;
@@ -112,6 +113,7 @@ fn run_compression(spec: &JobSpec, context: &Context<'_>) -> Result<Report, Erro
                 layers: &influence.redundant,
                 projections: &spec.grasp.projections,
                 schedule: spec.grasp.schedule,
+                refine: spec.grasp.refine,
                 rule,
                 windows: &windows,
                 memory: plan.decompositions,

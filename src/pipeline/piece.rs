@@ -9,21 +9,24 @@ use serde::{Deserialize, Serialize};
 use super::{
     Context, Error,
     compress::{Compressed, Task},
-    factorize::{Evidence, Triplets, Vectors, decompose, named},
+    factorize::{Evidence, Triplets, Vectors, decompose, named, spectrum},
     memory::decomposition_bytes,
     select::eligible,
     state::{State, read_json, write_json},
-    statistics::{LayerSums, Needs, Sum},
+    statistics::{LayerSums, Sum},
 };
 use crate::{
     checkpoint::{self, Pending, Weights, narrow, write_safetensors},
-    job::{Progress, Stage, spec::Projection},
+    job::{
+        Progress, Stage,
+        spec::{Projection, Refine},
+    },
     linalg::Cholesky,
     model::{Block, Decoder, module_name},
 };
 
 /// What is added to C and A, in parts of their mean eigenvalue: as much as their directions of few samples need.
-const INPUT_REGULARISATION: f64 = 1e-4;
+pub(super) const INPUT_REGULARISATION: f64 = 1e-4;
 const OUTPUT_REGULARISATION: f64 = 1e-2;
 
 const TRIPLETS: &str = "triplets.json";
@@ -196,27 +199,41 @@ impl Work<'_> {
         let weight: Vec<f32> = matrix.to_dense()?.flatten_all()?.to_vec1()?;
         let gradient = self.sums.numbers(Sum::Gradient(projection))?;
         let squares = self.sums.numbers(Sum::Squares(projection))?;
-        let Needs { output, .. } = self.task.needs();
-        let factor =
-            || cholesky(&name, &self.sums, Sum::Output(projection), self.task.output_scale(), OUTPUT_REGULARISATION);
-        let output = output.then(factor).transpose()?;
+        let output = output_factor(self.task, &name, &self.sums, projection)?;
         let evidence = Evidence {
             gradient: gradient.as_deref(),
             squares: squares.as_deref(),
             output: output.as_ref(),
             input: self.inputs.get(&projection.input_group()),
         };
-        let (triplets, svd) = decompose(&name, matrix.shape()?, &weight, evidence, self.task.rule.score)?;
+        let (shape, score) = (matrix.shape()?, self.task.rule.score);
+        if self.task.refine == Refine::Sequential {
+            // Its vectors are found once the layers before it are compressed.
+            let triplets = spectrum(&name, shape, &weight, evidence, score)?;
+            return Ok(Decomposed { triplets, vectors: Vectors::default() });
+        }
+        let (triplets, svd) = decompose(&name, shape, &weight, evidence, score)?;
         let indices = eligible(self.task.rule.keep, &triplets);
         Ok(Decomposed { vectors: Vectors::of(&svd, indices), triplets })
     }
 }
 
 /// Matrices whose decompositions fit the memory together.
-fn at_once(decoder: &Decoder, task: &Task<'_>) -> usize {
+pub(super) fn at_once(decoder: &Decoder, task: &Task<'_>) -> usize {
     let shapes = task.projections.iter().map(|&projection| decoder.config.projection_shape(projection));
     let each = shapes.map(|shape| decomposition_bytes(shape, task.needs())).max().unwrap_or(1);
     (task.memory / each.max(1)).max(1) as usize
+}
+
+/// The factor of A of a projection, where the basis asks for it.
+pub(super) fn output_factor(
+    task: &Task<'_>,
+    name: &str,
+    sums: &LayerSums,
+    projection: Projection,
+) -> Result<Option<Cholesky>, Error> {
+    let factor = || cholesky(name, sums, Sum::Output(projection), task.output_scale(), OUTPUT_REGULARISATION);
+    task.needs().output.then(factor).transpose()
 }
 
 fn cholesky(name: &str, sums: &LayerSums, sum: Sum, scale: f64, regularisation: f64) -> Result<Cholesky, Error> {

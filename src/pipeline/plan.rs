@@ -13,7 +13,7 @@ use crate::{
     checkpoint::{self, HubSettings, Snapshot, outline_model},
     job::{
         ByteCounts, JobSpec, ModelSource, ParameterCounts, Plan, PlannedMatrix, Refusal,
-        spec::{Kind, Method, Schedule},
+        spec::{Kind, Method, Refine, Schedule},
     },
 };
 
@@ -185,7 +185,8 @@ fn memory(spec: &JobSpec, model: &Model, chosen: u64) -> u64 {
     (OVERHEAD * 4.0 * (model.parameters as f64 + 3.0 * chosen as f64 + states)) as u64
 }
 
-/// Two operations a parameter and token forward, five more backward; a decomposition takes about twenty-two times the
+/// Two operations a parameter and token forward, five more backward, seven for both models and their sums in a
+/// refinement; a decomposition takes about twenty-two times the
 /// smaller side for each number of a matrix.
 fn seconds(spec: &JobSpec, model: &Model, count: usize, chosen: u64) -> f64 {
     let parameters = model.parameters as f64;
@@ -196,12 +197,16 @@ fn seconds(spec: &JobSpec, model: &Model, count: usize, chosen: u64) -> f64 {
         (Method::Grasp, Schedule::OneShot) => 7.0,
         (Method::Grasp, Schedule::Iterative) => 7.0 * count as f64,
     };
+    let refined = match spec.grasp.refine {
+        Refine::None => 0.0,
+        Refine::Sequential => 7.0,
+    };
     let scored = spec.evaluation.as_ref().map_or(0.0, |evaluation| {
         let of_one = evaluation.limit.map_or(USUAL_TEST_TOKENS, |limit| (limit * evaluation.window) as f64);
         of_one * evaluation.perplexity.len() as f64 * if evaluation.compare_dense { 2.0 } else { 1.0 }
     });
     let decompositions = 22.0 * chosen as f64 * model.config.hidden_size as f64;
-    let operations = parameters * (tokens * (2.0 + gradients) + 2.0 * scored) + decompositions;
+    let operations = parameters * (tokens * (2.0 + gradients + refined) + 2.0 * scored) + decompositions;
     let cores = std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
     operations / (PACE_PER_CORE * cores)
 }

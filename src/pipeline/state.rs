@@ -11,7 +11,7 @@ use std::{
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{Context, Error, influence::Influence};
+use super::{Context, Error, influence::Influence, refine};
 use crate::{
     checkpoint,
     eval::Perplexity,
@@ -91,7 +91,8 @@ impl Finished {
         if left.statistics != self.statistics {
             return Self { dense, ..self };
         }
-        Self { dense, pieces: left.pieces, influence: left.influence, gradients: left.gradients, ..self }
+        let pieces = left.pieces.into_iter().filter(|name| !refine::is_refined(name)).collect();
+        Self { dense, pieces, influence: left.influence, gradients: left.gradients, ..self }
     }
 }
 

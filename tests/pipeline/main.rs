@@ -13,6 +13,7 @@ mod lmeval;
 mod memory;
 mod peers;
 mod recovery;
+mod refine;
 mod retraining;
 mod support;
 mod sweep;

@@ -10,7 +10,7 @@ use utoipa::{
 
 use super::{
     Allocation, Basis, Calibration, CalibrationPart, Evaluation, ExportBody, Grasp, JobSpec, Kind, LayerMetric, Layers,
-    Method, Preset, Projection, RecoveryBody, Schedule, Score, Selection, SigmaSplit, Size,
+    Method, Preset, Projection, RecoveryBody, Refine, Schedule, Score, Selection, SigmaSplit, Size,
 };
 
 /// A job, as the body of `POST /v1/jobs`. Every field but `model` has a default.
@@ -192,6 +192,8 @@ pub struct GraspBody {
     pub basis: Option<Basis>,
     /// Default: global with preset best where it makes sense, else uniform.
     pub allocation: Option<Allocation>,
+    /// Default: sequential with preset best where it makes sense, else none.
+    pub refine: Option<Refine>,
     /// Default: both.
     pub sigma_split: Option<SigmaSplit>,
     /// Which matrices of a layer. Default: all seven.
@@ -351,6 +353,7 @@ impl From<&Grasp> for GraspBody {
             score: Some(grasp.score),
             basis: Some(grasp.basis),
             allocation: Some(grasp.allocation),
+            refine: Some(grasp.refine),
             sigma_split: Some(grasp.sigma_split),
             projections: Some(grasp.projections.clone()),
         }

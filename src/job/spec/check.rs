@@ -158,6 +158,7 @@ fn check_grasp(body: GraspBody) -> Result<Grasp, SpecError> {
         score: filled.score,
         basis: filled.basis,
         allocation: filled.allocation,
+        refine: filled.refine,
         sigma_split: body.sigma_split.unwrap_or(SigmaSplit::Both),
         projections: check_projections(body.projections)?,
     };

@@ -130,6 +130,8 @@ pub struct Grasp {
     pub basis: Basis,
     /// How the budget is shared between matrices.
     pub allocation: Allocation,
+    /// Whether the factors are made once more on the compressed model's own inputs.
+    pub refine: Refine,
     /// Where σ goes.
     pub sigma_split: SigmaSplit,
     /// Which matrices of a layer.
@@ -296,6 +298,16 @@ words! {
         /// One budget for all chosen layers, spent on the triplets with the highest score per parameter; a matrix whose
         /// factors would not be smaller stays dense.
         Global,
+    }
+}
+words! {
+    /// Whether the factors are made once more on the compressed model's own inputs.
+    Refine {
+        /// They stay as the dense model's statistics make them.
+        None,
+        /// Layer by layer from the first, each towards the dense model's outputs and on the inputs that the compressed
+        /// layers before it give; a pass forward, without gradients.
+        Sequential,
     }
 }
 words! {

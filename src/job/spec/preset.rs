@@ -1,7 +1,7 @@
 //! What a preset fills in, and which settings make no sense together.
 
 use super::{
-    Allocation, Basis, Grasp, GraspBody, Layers, Method, Preset, Schedule, Score, Size, SpecError, check::wrong,
+    Allocation, Basis, Grasp, GraspBody, Layers, Method, Preset, Refine, Schedule, Score, Size, SpecError, check::wrong,
 };
 
 /// What the paper keeps of a redundant layer (section 4.1).
@@ -19,6 +19,7 @@ pub(super) struct Filled {
     pub(super) score: Score,
     pub(super) basis: Basis,
     pub(super) allocation: Allocation,
+    pub(super) refine: Refine,
 }
 
 /// Fills in what the body leaves out. What it says wins, and the rest gives way to it: a score of the paper brings the
@@ -37,6 +38,8 @@ pub(super) fn fill(body: &GraspBody, layers: Option<Layers>, size: Option<Size>)
     let one_budget =
         best && (basis, score, schedule) == (Basis::TwoSided, Score::Energy, Schedule::OneShot) && !control_per_matrix;
     let allocation = body.allocation.unwrap_or(if one_budget { Allocation::Global } else { Allocation::Uniform });
+    let refinable = best && basis != Basis::Plain && (score, schedule) == (Score::Energy, Schedule::OneShot);
+    let refine = body.refine.unwrap_or(if refinable { Refine::Sequential } else { Refine::None });
     let everywhere = best && allocation == Allocation::Global;
     Filled {
         size: size.unwrap_or(match everywhere && layers.is_none() {
@@ -50,12 +53,39 @@ pub(super) fn fill(body: &GraspBody, layers: Option<Layers>, size: Option<Size>)
         score,
         basis,
         allocation,
+        refine,
     }
+}
+
+/// The refinement decomposes what the statistics of the inputs weigh, and keeps the largest of it.
+fn check_refine(grasp: &Grasp) -> Result<(), SpecError> {
+    if grasp.refine == Refine::None {
+        return Ok(());
+    }
+    let fault = |message: &str| Err(wrong("grasp.refine", message));
+    if grasp.method == Method::Remove {
+        return fault("has no meaning with method 'remove', which makes no factors");
+    }
+    if grasp.schedule == Schedule::Iterative {
+        return fault(
+            "renews what the one_shot schedule finds at once; the iterative one renews its statistics itself",
+        );
+    }
+    if grasp.basis == Basis::Plain {
+        return fault(
+            "renews the statistics of a matrix's inputs, and the plain basis has none: use basis 'two_sided' or 'whitened'",
+        );
+    }
+    if !matches!(grasp.score, Score::Energy | Score::Magnitude) {
+        return fault("keeps the largest singular values of each matrix, so the score must be 'energy' or 'magnitude'");
+    }
+    Ok(())
 }
 
 /// Refuses combinations without sense, and says why.
 pub(super) fn check_together(grasp: &Grasp) -> Result<(), SpecError> {
     let fault = |field: &str, message: &str| Err(wrong(format!("grasp.{field}"), message));
+    check_refine(grasp)?;
     if grasp.method == Method::Remove {
         return match (grasp.size, &grasp.layers) {
             (Size::ImportanceThreshold(_), _) => {

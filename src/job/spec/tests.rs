@@ -17,6 +17,7 @@ fn the_smallest_body_gets_what_loses_least() {
     assert_eq!(spec.grasp.size, Size::TargetCompression(0.2));
     assert_eq!((spec.grasp.basis, spec.grasp.score), (Basis::TwoSided, Score::Energy));
     assert_eq!((spec.grasp.allocation, spec.grasp.layers), (Allocation::Global, Layers::All));
+    assert_eq!(spec.grasp.refine, Refine::Sequential);
     assert_eq!(spec.calibration.samples, 128);
     assert_eq!(spec.evaluation.unwrap().window, 2048);
 }
@@ -27,7 +28,7 @@ fn the_paper_is_as_published() {
     assert_eq!(spec.grasp.size, Size::RetainRatio(0.1));
     assert_eq!((spec.grasp.basis, spec.grasp.score), (Basis::Plain, Score::Taylor));
     assert_eq!((spec.grasp.allocation, spec.grasp.layers), (Allocation::Uniform, Layers::Automatic));
-    assert_eq!(spec.grasp.schedule, Schedule::OneShot);
+    assert_eq!((spec.grasp.schedule, spec.grasp.refine), (Schedule::OneShot, Refine::None));
 }
 
 #[test]
@@ -40,6 +41,14 @@ fn what_the_body_says_wins_and_the_rest_gives_way() {
     assert_eq!((eight.allocation, eight.size), (Allocation::Global, Size::RetainRatio(0.1)));
     assert_eq!(grasp(json!({"importance_threshold": 0.9})).allocation, Allocation::Uniform);
     assert_eq!(grasp(json!({"schedule": "iterative"})).basis, Basis::TwoSided);
+    for without in [
+        json!({"schedule": "iterative"}),
+        json!({"basis": "plain"}),
+        json!({"score": "taylor"}),
+        json!({"method": "remove"}),
+    ] {
+        assert_eq!(grasp(without).refine, Refine::None);
+    }
     assert_eq!(grasp(json!({"basis": "whitened"})).score, Score::Energy);
     assert_eq!(grasp(json!({"preset": "paper", "layers": "all"})).layers, Layers::All);
 }
@@ -55,6 +64,10 @@ fn settings_without_sense_together_are_refused_by_the_field() {
         (json!({"allocation": "global", "importance_threshold": 0.9}), "grasp.importance_threshold"),
         (json!({"method": "remove", "importance_threshold": 0.9}), "grasp.importance_threshold"),
         (json!({"method": "remove", "layers": "all"}), "grasp.layers"),
+        (json!({"method": "remove", "refine": "sequential"}), "grasp.refine"),
+        (json!({"schedule": "iterative", "refine": "sequential"}), "grasp.refine"),
+        (json!({"basis": "plain", "refine": "sequential"}), "grasp.refine"),
+        (json!({"basis": "two_sided", "score": "taylor", "refine": "sequential"}), "grasp.refine"),
     ] {
         assert_eq!(field_at_fault(&json!({"model": "a/b", "grasp": grasp})), field, "{grasp}");
     }
