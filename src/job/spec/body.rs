@@ -192,7 +192,7 @@ pub struct GraspBody {
     pub basis: Option<Basis>,
     /// Default: global with preset best where it makes sense, else uniform.
     pub allocation: Option<Allocation>,
-    /// Default: sequential with preset best where it makes sense, else none.
+    /// Default: none.
     pub refine: Option<Refine>,
     /// Default: both.
     pub sigma_split: Option<SigmaSplit>,

@@ -38,8 +38,7 @@ pub(super) fn fill(body: &GraspBody, layers: Option<Layers>, size: Option<Size>)
     let one_budget =
         best && (basis, score, schedule) == (Basis::TwoSided, Score::Energy, Schedule::OneShot) && !control_per_matrix;
     let allocation = body.allocation.unwrap_or(if one_budget { Allocation::Global } else { Allocation::Uniform });
-    let refinable = best && basis != Basis::Plain && (score, schedule) == (Score::Energy, Schedule::OneShot);
-    let refine = body.refine.unwrap_or(if refinable { Refine::Sequential } else { Refine::None });
+    let refine = body.refine.unwrap_or(Refine::None);
     let everywhere = best && allocation == Allocation::Global;
     Filled {
         size: size.unwrap_or(match everywhere && layers.is_none() {
