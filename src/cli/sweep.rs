@@ -9,6 +9,7 @@ use crate::job::{EvaluationReport, JobSpec, PerplexityReport, Report, Stage, Tas
 
 /// A sweep on the command line.
 #[derive(Args, Debug)]
+#[group(id = "sweep")]
 pub struct Arguments {
     /// Shares of all parameters removed, comma-separated
     #[arg(long, value_name = "SHARES", value_delimiter = ',', default_values_t = [0.05, 0.1, 0.2, 0.3, 0.4])]

@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::storage::Storage;
 
-/// The commit of every revision.
+/// The commit of every branch.
 pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 /// What goes wrong with a request.
@@ -165,8 +165,10 @@ fn failure(status: u16, with: Option<(&'static str, String)>) -> Response {
 }
 
 fn api(shared: &Mutex<Shared>, path: &str) -> Response {
-    if path.contains("/revision/") {
-        return axum::Json(json!({"id": "org/name", "sha": COMMIT})).into_response();
+    if let Some((_, revision)) = path.split_once("/revision/") {
+        // A commit is its own revision; a branch is at COMMIT.
+        let is_commit = revision.len() == COMMIT.len() && revision.bytes().all(|byte| byte.is_ascii_hexdigit());
+        return axum::Json(json!({"id": "org/name", "sha": if is_commit { revision } else { COMMIT }})).into_response();
     }
     let shared = shared.lock().unwrap();
     let list: Vec<Value> =

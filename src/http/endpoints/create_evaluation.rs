@@ -15,13 +15,13 @@ use crate::{
 
 /// Submits an evaluation: scores a model as it is, dense or factored.
 ///
-/// It is a job like others, of kind `evaluate`: in the same queue, and watched, cancelled and fetched below `/v1/jobs`; its
-/// report has the scores under `evaluation`, as `after`. When the reply arrives, the job is on disk and survives a restart. With an `Idempotency-Key` the same request may be
-/// sent again for seven days and makes no second job.
+/// It is a job like others, of kind `evaluate`: in the same queue, and watched, cancelled and fetched below `/v1/jobs`;
+/// its report has the scores under `evaluation`, as `after`. When the reply arrives, the job is on disk and survives a
+/// restart. With an `Idempotency-Key` the same request may be sent again for seven days and makes no second job.
 #[utoipa::path(
     post, path = "/v1/evaluations", operation_id = "create_evaluation", tag = "jobs",
     params(
-        ("Idempotency-Key" = Option<String>, Header, description = "Any text of up to 255 printable characters that the client made up for this job", min_length = 1, max_length = 255, pattern = "^[ -~]+$"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Any text of up to 255 printable characters that the client made up for this job", min_length = 1, max_length = 255, pattern = "^[ -~]+$", example = "nightly-2026-11-25"),
         ("Prefer" = Option<String>, Header, description = "`wait=N`: answer when the job has ended, or after N seconds, 60 at most", example = "wait=30"),
     ),
     request_body = AssessmentBody,
