@@ -27,7 +27,8 @@ pub(super) fn assess(spec: &JobSpec, context: &Context<'_>) -> Result<Report, Er
         Ok((texts, read_exams(evaluation, &model.config, folder, context)?))
     })?;
     let nothing = Windows { windows: Vec::new(), length: 0 };
-    let material = Material { config: &model.config, layers: 0, windows: &nothing, texts: &texts, exams: &exams };
+    let material =
+        Material { config: &model.config, layers: 0, windows: &nothing, texts: &texts, exams: &exams, examples: 0 };
     context.observer.expect(forecast::legs(spec, &material));
     let demand = model.demand(spec, &LayerBudget::Explicit(Vec::new()), Keep::Ratio(1.0), &nothing, &texts);
     let plan = demand.plan(context.settings.memory_limit)?;

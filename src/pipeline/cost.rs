@@ -55,9 +55,12 @@ const fn needs(grasp: &Grasp) -> Needs {
     Needs::of(grasp.basis, grasp.score)
 }
 
-/// What is added up of a layer's projections.
+/// What is added up of a layer's projections; of the symmetric sums one triangle.
 fn sums(config: &Config, grasp: &Grasp, projections: &[Projection], batch: Batch) -> f64 {
-    2.0 * needs(grasp).numbers(config, projections) as f64 * batch.tokens() as f64
+    let all = needs(grasp);
+    let symmetric = Needs { gradient: false, squares: false, ..all };
+    let numbers = 2 * all.numbers(config, projections) - symmetric.numbers(config, projections);
+    numbers as f64 * batch.tokens() as f64
 }
 
 /// All layers forward.

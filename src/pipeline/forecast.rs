@@ -15,11 +15,9 @@ use crate::{
     model::{Batch, Config},
 };
 
-/// Records of the usual training text, where a job does not bound its steps.
-const USUAL_EXAMPLES: usize = 50_000;
 /// Documents of a task are shorter than its longest one.
 const USUAL_SHARE_OF_LONGEST: f64 = 0.5;
-/// A decomposition does so many operations in the time of one of a matrix product, measured.
+/// In the time of one operation of a decomposition a matrix product is taken to do so many: no more than a rough figure.
 const SLOWNESS_OF_DECOMPOSITIONS: f64 = 2.0;
 /// Below this share of a leg its own pace says little.
 const TELLING_SHARE: f64 = 0.03;
@@ -43,6 +41,8 @@ pub(super) struct Material<'a> {
     pub(super) windows: &'a Windows,
     pub(super) texts: &'a [Text],
     pub(super) exams: &'a Exams,
+    /// How many examples are trained on.
+    pub(super) examples: usize,
 }
 
 /// The legs of a job, in their order.
@@ -54,7 +54,7 @@ pub(super) fn legs(spec: &JobSpec, material: &Material<'_>) -> Vec<Leg> {
     };
     legs.extend(scores(material, "compressed"));
     if let Some(recovery) = &spec.recovery {
-        let flop = training(material.config, recovery, material.layers);
+        let flop = training(recovery, material);
         legs.push(Leg { stage: Stage::Recover, part: None, flop });
         legs.extend(scores(material, "recovered"));
     }
@@ -119,8 +119,9 @@ fn decompositions(spec: &JobSpec, config: &Config) -> f64 {
 }
 
 /// Every step forward through all layers, and back through about as many as are trained.
-fn training(config: &Config, recovery: &Recovery, layers: usize) -> f64 {
-    let all = (recovery.epochs * USUAL_EXAMPLES).div_ceil(recovery.batch_size);
+fn training(recovery: &Recovery, material: &Material<'_>) -> f64 {
+    let Material { config, layers, examples, .. } = *material;
+    let all = recovery.epochs * examples.div_ceil(recovery.batch_size);
     let steps = recovery.max_steps.map_or(all, |most| all.min(most));
     let batch = Batch { windows: steps * recovery.batch_size, length: recovery.max_length / 2 };
     let forward = cost::layers(config, batch);

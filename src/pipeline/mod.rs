@@ -91,8 +91,14 @@ fn run_compression(spec: &JobSpec, context: &Context<'_>) -> Result<Report, Erro
     let (windows, texts) = state.timed(Stage::Calibrate, |_| read_text(spec, &model, context, &mut notes))?;
     let exams = model.exams(spec, &mut state, context)?;
     let lessons = model.lessons(spec, &mut state, context)?;
-    let material =
-        Material { config: &model.config, layers: budget.count(), windows: &windows, texts: &texts, exams: &exams };
+    let material = Material {
+        config: &model.config,
+        layers: budget.count(),
+        windows: &windows,
+        texts: &texts,
+        exams: &exams,
+        examples: lessons.as_ref().map_or(0, Lessons::examples),
+    };
     context.observer.expect(forecast::legs(spec, &material));
     let plan = model.demand(spec, &budget, keep, &windows, &texts).plan(context.settings.memory_limit)?;
     let mut decoder = state.timed(Stage::Load, |_| model.load(spec, &windows, &texts, plan.residency, context))?;

@@ -48,8 +48,14 @@ pub(super) fn retrain(spec: &JobSpec, recovery: &Recovery, context: &Context<'_>
         recovery: Some(recovery),
     };
     demand.plan(context.settings.memory_limit)?;
-    let material =
-        Material { config: &model.config, layers: layers.len(), windows: &nothing, texts: &texts, exams: &exams };
+    let material = Material {
+        config: &model.config,
+        layers: layers.len(),
+        windows: &nothing,
+        texts: &texts,
+        exams: &exams,
+        examples: lessons.examples(),
+    };
     context.observer.expect(forecast::legs(spec, &material));
     let decoder = state.timed(Stage::Load, |_| model.load(spec, &nothing, &texts, Residency::Resident, context))?;
     let made = Made {

@@ -38,6 +38,11 @@ impl<'a> Lessons<'a> {
         Ok(Self { recovery, examples, validation })
     }
 
+    /// How many examples are trained on, in an epoch.
+    pub(in crate::pipeline) const fn examples(&self) -> usize {
+        self.examples.training.len()
+    }
+
     /// Mean loss of what is kept back, unless an earlier attempt measured it in this `state` of the model; `None` where
     /// nothing is kept back.
     pub(in crate::pipeline) fn held_out(
