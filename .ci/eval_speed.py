@@ -70,7 +70,14 @@ def lm_eval_scores(arguments, folder):
 
     # It prints the files of tasks relative to its own folder, which ours are not in.
     relative = pathlib.Path.relative_to
-    pathlib.Path.relative_to = lambda path, *other: relative(path, *other) if path.is_relative_to(*other) else path
+
+    def relative_or_whole(path, *other):
+        try:
+            return relative(path, *other)
+        except ValueError:
+            return path
+
+    pathlib.Path.relative_to = relative_or_whole
     tasks_folder = pathlib.Path(lm_eval.__file__).parent / "tasks"
     names = []
     for task in TASKS:

@@ -100,7 +100,8 @@ fn rolling(name: &str, task: &RollingReport) -> impl Iterator<Item = Row> {
         .into_iter()
 }
 
-/// Speed and memory of generation, after recovery where there was one.
+/// Size and speed of generation, after recovery where there was one. The resident memory is in the report only: it is that
+/// of the whole process, which holds the job beside the model.
 fn inference(report: &InferenceReport) -> Vec<Row> {
     let last = report.recovered.unwrap_or(report.after);
     let row = |name: &str, of: fn(&InferenceFigures) -> f64| {
@@ -117,7 +118,6 @@ fn inference(report: &InferenceReport) -> Vec<Row> {
         row("weights, bytes", |figures| figures.weight_bytes as f64),
         row("generated tokens/s", |figures| figures.generated_tokens_per_second),
         row("prefill tokens/s", |figures| figures.prefill_tokens_per_second),
-        row("memory, bytes", |figures| figures.peak_memory_bytes as f64),
     ]
 }
 
