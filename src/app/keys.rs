@@ -16,23 +16,26 @@ use crate::{
     clock::{Clock, Ids, RandomIds, SystemClock, UnixMillis},
     config::{self, StoreArgs},
     job::Scope,
-    queue::{KEY_PREFIX, KeyHash, KeyRecord, KeyStore, NewKey, RetryPolicy, SqliteStore, StoreError},
+    queue::{self, KEY_PREFIX, KeyHash, KeyRecord, KeyStore, NewKey, RetryPolicy, Store, StoreError},
 };
+
+/// To a PostgreSQL server.
+const CONNECTIONS: u32 = 2;
 
 /// Does what `graspd keys` was asked.
 pub(super) fn keys(args: &StoreArgs, command: KeysCommand) -> Result<u8, AppError> {
     let (data_dir, database) = config::kept(args)?;
     std::fs::create_dir_all(&data_dir)?;
     runtime()?.block_on(async {
-        let store = SqliteStore::open(&database, RetryPolicy::default()).await?;
-        let done = run(&store, command).await;
+        let store = queue::open(&database, CONNECTIONS, RetryPolicy::default()).await?;
+        let done = run(&*store, command).await;
         store.close().await;
         done
     })?;
     Ok(SUCCEEDED)
 }
 
-async fn run(store: &SqliteStore, command: KeysCommand) -> Result<(), AppError> {
+async fn run(store: &dyn Store, command: KeysCommand) -> Result<(), AppError> {
     match command {
         KeysCommand::Create { tenant, scopes, expires } => {
             let scopes = if scopes.is_empty() { USUAL_SCOPES.to_vec() } else { scopes };
@@ -53,7 +56,7 @@ async fn run(store: &SqliteStore, command: KeysCommand) -> Result<(), AppError> 
 
 /// The key alone goes to standard output, so that a script can take it from there.
 async fn create(
-    store: &SqliteStore,
+    store: &dyn Store,
     tenant: String,
     scopes: Vec<Scope>,
     lifetime: Option<Duration>,
@@ -78,7 +81,7 @@ async fn make(
     Ok((key, store.add_key(&new).await?))
 }
 
-async fn revoke(store: &SqliteStore, id: String, after: Duration) -> Result<(), AppError> {
+async fn revoke(store: &dyn Store, id: String, after: Duration) -> Result<(), AppError> {
     if store.revoke_key(&id, after).await? { Ok(()) } else { Err(AppError::NoSuchKey(id)) }
 }
 

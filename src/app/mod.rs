@@ -12,6 +12,7 @@ mod service;
 mod signals;
 mod sweep;
 mod verify;
+mod work;
 
 use std::{io, path::Path, process::ExitCode, time::Duration};
 
@@ -113,7 +114,7 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 fn dispatch(cli: Cli) -> Result<u8, AppError> {
-    match cli.command.unwrap_or(Command::Serve(cli.serve)) {
+    match cli.command.unwrap_or(Command::Serve(Box::new(cli.serve))) {
         Command::RunJob { work, output, device, parent, job, request_id, traceparent, machine } => {
             child::settle_in(parent)?;
             let machine = Machine::read(&machine)?;
@@ -132,6 +133,7 @@ fn dispatch(cli: Cli) -> Result<u8, AppError> {
         Command::Eval { machine, device, job } => eval_here(&machine, device, &job),
         Command::Healthcheck { listen } => healthcheck(listen.as_ref()),
         Command::Serve(args) => serve(&args),
+        Command::Worker { once, work, machine } => work::work(&work, &machine, once),
         Command::Wait { id, server } => {
             let client = server.client()?;
             Ok(cli::tell(&runtime()?.block_on(cli::follow(&Bar::default(), &client, id))))

@@ -20,7 +20,7 @@ use crate::{
     http::{self, ApiState, Draining, Uploads, webhook},
     job::{JobId, UPLOADS},
     model::open_device,
-    queue::{DatasetStore, JobStore, KeyStore, RetryPolicy, SqliteStore, StoreError, WebhookStore},
+    queue::{self, DatasetStore, JobStore, KeyStore, RetryPolicy, Store, StoreError, WebhookStore},
     worker::{self, Presence},
 };
 
@@ -77,7 +77,7 @@ pub enum ServiceError {
 pub struct Service {
     address: SocketAddr,
     artifacts: Arc<dyn ArtifactStore>,
-    store: Arc<SqliteStore>,
+    store: Arc<dyn Store>,
     draining: Draining,
     stopping: watch::Sender<bool>,
     talking: JoinHandle<()>,
@@ -93,13 +93,13 @@ impl Service {
     /// # Errors
     /// [`ServiceError`] names the setting that cannot be used.
     pub async fn start(server: Server, metrics: PrometheusHandle) -> Result<Self, ServiceError> {
-        for device in &server.worker.devices {
-            open_device(device).map_err(ServiceError::Device)?;
+        if server.works {
+            open_devices(&server.worker)?;
         }
         make_folders(&server.machine)?;
         let data = &server.machine.data_dir;
-        let store = Arc::new(SqliteStore::open(&server.database_url, RetryPolicy::default()).await?);
-        let presence = be_present(data, &store).await?;
+        let store = queue::open(&server.database_url, server.database_connections, RetryPolicy::default()).await?;
+        let presence = be_present(data, &*store).await?;
         let artifacts: Arc<dyn ArtifactStore> = Arc::new(DiskStore::open(data)?);
         let refused = |source| ServiceError::Listen { address: server.listen.clone(), source };
         let listener = TcpListener::bind(&server.listen).await.map_err(refused)?;
@@ -125,14 +125,19 @@ impl Service {
             settings: server.front.api,
         };
         let (stopping, stop) = watch::channel(false);
-        let slots = server.worker.devices.len() * server.worker.slots_per_device;
+        let mut worker = server.worker;
+        if !server.works {
+            // What is left of a pool without slots is the broom.
+            worker.devices.clear();
+        }
+        let slots = worker.devices.len() * worker.slots_per_device;
         tracing::info!(%address, slots, data = %data.display(), "graspd is listening");
         let telling = server.front.webhooks.clone().map(|settings| {
             let store = Arc::clone(&store) as Arc<dyn WebhookStore>;
             tokio::spawn(webhook::run(settings, store, Arc::new(SystemClock), stop.clone()))
         });
         let talking = http::server::serve(listener, http::router(state), told(stop.clone()));
-        let running = worker::run(server.worker, Arc::clone(&store) as Arc<dyn JobStore>, Arc::clone(&artifacts), stop);
+        let running = worker::run(worker, Arc::clone(&store) as Arc<dyn JobStore>, Arc::clone(&artifacts), stop);
         Ok(Self {
             address,
             artifacts,
@@ -177,6 +182,11 @@ impl Service {
     }
 }
 
+/// Sees to it that the devices are there.
+pub(super) fn open_devices(worker: &worker::Settings) -> Result<(), ServiceError> {
+    worker.devices.iter().try_for_each(|device| open_device(device).map(drop).map_err(ServiceError::Device))
+}
+
 fn planner(server: &Server) -> TheMethod {
     let devices = server.worker.devices.clone();
     let device = devices.first().cloned().unwrap_or_default();
@@ -184,7 +194,7 @@ fn planner(server: &Server) -> TheMethod {
 }
 
 /// Makes the folders that users put models and texts in, so that they find them.
-fn make_folders(machine: &Machine) -> Result<(), ServiceError> {
+pub(super) fn make_folders(machine: &Machine) -> Result<(), ServiceError> {
     for (path, setting) in [
         (&machine.data_dir, "GRASPD_DATA_DIR, --data-dir"),
         (&machine.models_dir, "GRASPD_MODELS_DIR, --models-dir"),
@@ -199,12 +209,12 @@ fn make_folders(machine: &Machine) -> Result<(), ServiceError> {
 }
 
 /// Joins those who work on the data folder. Where nobody does, what the database says of running jobs is left of a crash.
-async fn be_present(data: &Path, store: &SqliteStore) -> Result<Presence, ServiceError> {
+pub(super) async fn be_present(data: &Path, store: &dyn Store) -> Result<Presence, ServiceError> {
     let refused =
         |source| ServiceError::Folder { setting: "GRASPD_DATA_DIR, --data-dir", path: data.to_owned(), source };
     let (presence, alone) = Presence::enter(data).map_err(refused)?;
     if alone {
-        store.expire_leases().await?;
+        store.nobody_is_left().await?;
     }
     Ok(presence)
 }

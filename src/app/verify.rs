@@ -8,7 +8,7 @@ use crate::{
     cli::{self, FAILED, SUCCEEDED},
     config::{self, StoreArgs},
     job::{EventKind, JobId, Status},
-    queue::{JobRecord, JobStore, Listing, RetryPolicy, SqliteStore, StoreError},
+    queue::{self, JobRecord, Listing, Store, StoreError},
 };
 
 /// Jobs, and events, that are read at once.
@@ -18,9 +18,9 @@ const AT_ONCE: u32 = 500;
 pub(super) fn verify(args: &StoreArgs) -> Result<u8, AppError> {
     let (data_dir, database) = config::kept(args)?;
     let found = runtime()?.block_on(async {
-        let store = SqliteStore::open_existing(&database, RetryPolicy::default()).await?;
+        let store = queue::open_existing(&database).await?;
         let artifacts = DiskStore::open(&data_dir)?;
-        let found = Inspection { store: &store, artifacts: &artifacts, found: Found::default() }.all(&data_dir).await;
+        let found = Inspection { store: &*store, artifacts: &artifacts, found: Found::default() }.all(&data_dir).await;
         store.close().await;
         found
     })?;
@@ -50,7 +50,7 @@ impl std::fmt::Display for Found {
 }
 
 struct Inspection<'a> {
-    store: &'a SqliteStore,
+    store: &'a dyn Store,
     artifacts: &'a DiskStore,
     found: Found,
 }

@@ -29,7 +29,19 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the service: API and workers in one process (the default)
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
+    /// Run jobs and answer no requests: the other half of `serve --no-worker`, on this machine or another
+    Worker {
+        /// Run one job that waits, if there is one, and exit: 0 succeeded or none waits, 1 failed, 2 cancelled, 4 back in the queue
+        #[arg(long)]
+        once: bool,
+        /// What runs jobs.
+        #[command(flatten)]
+        work: Box<WorkArgs>,
+        /// This machine.
+        #[command(flatten)]
+        machine: Box<MachineArgs>,
+    },
     /// Compress one model without a server
     Compress {
         /// This machine.
@@ -231,9 +243,29 @@ pub struct ServeArgs {
     /// Address to listen on [default: 127.0.0.1:8080]
     #[arg(long, env = "GRASPD_LISTEN", value_name = "HOST:PORT")]
     pub listen: Option<String>,
-    /// The queue's database [default: sqlite:<data>/graspd.db]
+    /// Only answer requests: jobs are run by `graspd worker` in processes of its own
+    #[arg(long)]
+    pub no_worker: bool,
+    /// What runs jobs.
+    #[command(flatten)]
+    pub work: WorkArgs,
+    /// The front.
+    #[command(flatten)]
+    pub front: FrontArgs,
+    /// This machine.
+    #[command(flatten)]
+    pub machine: MachineArgs,
+}
+
+/// The queue, and what runs its jobs.
+#[derive(Args, Clone, Debug, Default)]
+pub struct WorkArgs {
+    /// The queue's database, sqlite:FILE or postgres://USER:PASSWORD@HOST/NAME [default: sqlite:<data>/graspd.db]
     #[arg(long, env = "GRASPD_DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<String>,
+    /// Connections to a PostgreSQL server, at most [default: 8, and one for each slot]
+    #[arg(long, env = "GRASPD_DATABASE_CONNECTIONS", value_name = "N")]
+    pub database_connections: Option<String>,
     /// Devices to run jobs on, comma-separated: cpu, cuda:0, cuda:1, metal [default: cpu]
     #[arg(long, env = "GRASPD_DEVICES", value_name = "DEVICES")]
     pub devices: Option<String>,
@@ -246,12 +278,6 @@ pub struct ServeArgs {
     /// After how long without any progress a job's process is stuck and is ended [default: 10m]
     #[arg(long, env = "GRASPD_STALL", value_name = "DURATION")]
     pub stall: Option<String>,
-    /// The front.
-    #[command(flatten)]
-    pub front: FrontArgs,
-    /// This machine.
-    #[command(flatten)]
-    pub machine: MachineArgs,
 }
 
 /// Who may ask for how much.
@@ -292,7 +318,7 @@ pub struct StoreArgs {
     /// Folder for everything that is kept [default: data]
     #[arg(long, env = "GRASPD_DATA_DIR", value_name = "DIR", global = true)]
     pub data_dir: Option<PathBuf>,
-    /// The queue's database [default: sqlite:<data>/graspd.db]
+    /// The queue's database, sqlite:FILE or postgres://USER:PASSWORD@HOST/NAME [default: sqlite:<data>/graspd.db]
     #[arg(long, env = "GRASPD_DATABASE_URL", value_name = "URL", hide_env_values = true, global = true)]
     pub database_url: Option<String>,
 }

@@ -5,6 +5,7 @@
 //! | `GRASPD_LISTEN` | `--listen` | `127.0.0.1:8080` |
 //! | `GRASPD_DATA_DIR` | `--data-dir` | `data` |
 //! | `GRASPD_DATABASE_URL` | `--database-url` | `sqlite:<data>/graspd.db` |
+//! | `GRASPD_DATABASE_CONNECTIONS` | `--database-connections` | 8, and one for each slot |
 //! | `GRASPD_MODELS_DIR` | `--models-dir` | `<data>/models` |
 //! | `GRASPD_DATASETS_DIR` | `--datasets-dir` | `<data>/datasets` |
 //! | `GRASPD_DEVICES` | `--devices` | `cpu` |
@@ -42,12 +43,12 @@ use std::{
     time::Duration,
 };
 
-pub use args::{Cli, Command, FrontArgs, LogArgs, MachineArgs, ServeArgs, ServerArgs, StoreArgs};
+pub use args::{Cli, Command, FrontArgs, LogArgs, MachineArgs, ServeArgs, ServerArgs, StoreArgs, WorkArgs};
 pub use value::ConfigError;
 
 pub use self::front::Front;
 use self::value::Setting;
-use crate::{artifact::DiskStore, checkpoint::HubSettings, pipeline, telemetry, worker};
+use crate::{artifact::DiskStore, checkpoint::HubSettings, pipeline, queue::is_postgres, telemetry, worker};
 
 /// Variables of the server that a child must not see.
 const SERVER_ONLY: [&str; 6] =
@@ -55,8 +56,13 @@ const SERVER_ONLY: [&str; 6] =
 const HUB: &str = "https://huggingface.co";
 /// Before the first retry of a request to the hub.
 const HUB_RETRY_DELAY: Duration = Duration::from_secs(2);
+/// Connections to a PostgreSQL server besides those of the slots.
+const CONNECTIONS: usize = 8;
+const MOST_CONNECTIONS: usize = 1_000;
 /// Beats in a lease, at least.
 const BEATS: u32 = 5;
+/// Who waits is woken by a server, so that a look into its empty queue need not be frequent; many look.
+const IDLE_ON_A_SERVER: Duration = Duration::from_millis(1_500);
 const LISTEN: &str = "127.0.0.1:8080";
 
 /// Where models, texts and everything kept lie.
@@ -76,15 +82,32 @@ pub struct Machine {
     pub telemetry: telemetry::Settings,
 }
 
-/// The service. It cannot be shown: the database's address may hold a password.
+/// What runs jobs. It cannot be shown: the database's address may hold a password.
+#[derive(Clone)]
+pub struct Worker {
+    /// The queue: a path, a `sqlite:` URL or a `postgres:` URL.
+    pub database_url: String,
+    /// Connections to a PostgreSQL server, at most; one more listens.
+    pub database_connections: u32,
+    /// The slots.
+    pub worker: worker::Settings,
+    /// This machine.
+    pub machine: Machine,
+}
+
+/// The service. It cannot be shown either.
 #[derive(Clone)]
 pub struct Server {
     /// `host:port`.
     pub listen: String,
-    /// The queue: a path, or a `sqlite:` URL.
+    /// The queue: a path, a `sqlite:` URL or a `postgres:` URL.
     pub database_url: String,
+    /// Connections to a PostgreSQL server, at most; one more listens.
+    pub database_connections: u32,
     /// Who may ask for how much.
     pub front: Front,
+    /// Whether it runs jobs itself.
+    pub works: bool,
     /// The slots.
     pub worker: worker::Settings,
     /// This machine.
@@ -149,43 +172,60 @@ impl Machine {
     }
 }
 
+impl Worker {
+    /// Reads the settings of what runs jobs.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the flag and the variable of a value that cannot be used.
+    pub fn read(work: &WorkArgs, machine: &MachineArgs) -> Result<Self, ConfigError> {
+        let machine = Machine::read(machine)?;
+        let database_url = database_in(&machine.data_dir, work.database_url.as_ref())?;
+        let devices = Setting::new("devices", "GRASPD_DEVICES", work.devices.as_ref()).devices()?;
+        let slots_per_device = Setting::new("slots", "GRASPD_SLOTS", work.slots.as_ref()).count(1, 64)?;
+        let slots = devices.len() * slots_per_device;
+        let connections =
+            Setting::new("database-connections", "GRASPD_DATABASE_CONNECTIONS", work.database_connections.as_ref())
+                .count(CONNECTIONS + slots, MOST_CONNECTIONS)?;
+        let worker = worker::Settings {
+            program: program()?,
+            arguments: vec!["run-job".into()],
+            environment: machine.as_environment(slots),
+            work_dir: machine.data_dir.join("work"),
+            log_dir: machine.data_dir.join("logs"),
+            devices,
+            slots_per_device,
+            worker: worker::name(),
+            retention: worker::Retention::default(),
+            timing: timing(work, is_postgres(&database_url))?,
+        };
+        let database_connections = u32::try_from(connections).unwrap_or(u32::MAX);
+        Ok(Self { database_url, database_connections, worker, machine })
+    }
+}
+
 impl Server {
     /// Reads the settings of the service.
     ///
     /// # Errors
     /// [`ConfigError`] names the flag and the variable of a value that cannot be used.
     pub fn read(args: &ServeArgs) -> Result<Self, ConfigError> {
-        let machine = Machine::read(&args.machine)?;
-        let devices = Setting::new("devices", "GRASPD_DEVICES", args.devices.as_ref()).devices()?;
-        let slots_per_device = Setting::new("slots", "GRASPD_SLOTS", args.slots.as_ref()).count(1, 64)?;
-        let worker = worker::Settings {
-            program: program()?,
-            arguments: vec!["run-job".into()],
-            environment: machine.as_environment(devices.len() * slots_per_device),
-            work_dir: machine.data_dir.join("work"),
-            log_dir: machine.data_dir.join("logs"),
-            devices,
-            slots_per_device,
-            worker: format!("graspd/{}", std::process::id()),
-            retention: Setting::new("retention", "GRASPD_RETENTION", args.front.retention.as_ref()).retention()?,
-            timing: timing(args)?,
-        };
-        Ok(Self {
-            listen: listen_address(args.listen.as_ref())?,
-            database_url: database_in(&machine.data_dir, args.database_url.as_ref())?,
-            front: Front::read(&args.front)?,
-            worker,
-            machine,
-        })
+        let mut site = Worker::read(&args.work, &args.machine)?;
+        site.worker.retention =
+            Setting::new("retention", "GRASPD_RETENTION", args.front.retention.as_ref()).retention()?;
+        let Worker { database_url, database_connections, worker, machine } = site;
+        let listen = listen_address(args.listen.as_ref())?;
+        let front = Front::read(&args.front)?;
+        Ok(Self { listen, database_url, database_connections, front, works: !args.no_worker, worker, machine })
     }
 }
 
-fn timing(args: &ServeArgs) -> Result<worker::Timing, ConfigError> {
+fn timing(args: &WorkArgs, on_a_server: bool) -> Result<worker::Timing, ConfigError> {
     let usual = worker::Timing::default();
     let lease = Setting::new("lease", "GRASPD_LEASE", args.lease.as_ref()).duration(usual.lease)?;
     let stall = Setting::new("stall", "GRASPD_STALL", args.stall.as_ref()).duration(usual.stall)?;
     // A lease outlives the loss of a few beats.
-    Ok(worker::Timing { lease, beat: usual.beat.min(lease / BEATS), stall, ..usual })
+    let idle = if on_a_server { IDLE_ON_A_SERVER } else { usual.idle };
+    Ok(worker::Timing { lease, beat: usual.beat.min(lease / BEATS), stall, idle, ..usual })
 }
 
 fn database_in(data_dir: &Path, given: Option<&String>) -> Result<String, ConfigError> {

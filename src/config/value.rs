@@ -6,6 +6,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     http::webhook::{InvalidSecret, Secret},
+    queue::is_postgres,
     worker::Retention,
 };
 
@@ -103,9 +104,9 @@ impl<'a> Setting<'a> {
     pub(super) fn database(self, default: String) -> Result<String, ConfigError> {
         match self.value {
             None => Ok(default),
-            Some(url) if url.starts_with("sqlite:") => Ok(url.to_owned()),
+            Some(url) if url.starts_with("sqlite:") || is_postgres(url) => Ok(url.to_owned()),
             // The value may hold a password: it is not repeated.
-            Some(_) => Err(Self { value: Some("…"), ..self }.refuse("must begin with sqlite:")),
+            Some(_) => Err(Self { value: Some("…"), ..self }.refuse("must begin with sqlite: or postgres://")),
         }
     }
 

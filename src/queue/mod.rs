@@ -1,4 +1,4 @@
-//! The durable queue: one trait, [`JobStore`], and its implementation over SQLite.
+//! The durable queue: one trait, [`JobStore`], and its implementations over SQLite and PostgreSQL.
 //!
 //! A job is claimed by one UPDATE that hands out a lease and the next attempt number. Every later write of that
 //! attempt carries the number, so that a worker whose lease lapsed changes no row. No transaction is open while a
@@ -6,9 +6,12 @@
 
 mod datasets;
 mod keys;
+mod postgres;
 mod record;
 mod retry;
+mod row;
 mod sqlite;
+mod store;
 mod submission;
 mod webhooks;
 
@@ -17,9 +20,12 @@ use std::{collections::BTreeSet, time::Duration};
 use async_trait::async_trait;
 pub use datasets::{DatasetRecord, DatasetStore};
 pub use keys::{KEY_PREFIX, KeyHash, KeyRecord, KeyStore, NewKey};
+pub use postgres::PostgresStore;
 pub use record::{Claim, EventRecord, JobError, JobRecord, Listing, Page};
 pub use retry::RetryPolicy;
 pub use sqlite::SqliteStore;
+use sqlx::postgres::PgDatabaseError;
+pub use store::{Store, is_postgres, open, open_existing};
 pub use submission::{DEFAULT_TENANT, Idempotency, Origin, QueueLimits, Submission, Submitted};
 use tokio::sync::watch;
 pub use webhooks::{Delivery, WebhookStore};
@@ -95,6 +101,15 @@ pub enum StoreError {
         /// The migration that is unknown.
         version: i64,
     },
+    /// The database took a question and gave no answer.
+    #[error("the database did not answer for {seconds} s")]
+    Silent {
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// Only a database in a file is copied by this program.
+    #[error("a PostgreSQL database is copied with pg_dump, or by its server's own means of backup")]
+    NotAFile,
     /// The disk under the database is full.
     #[error("the disk under the database is full")]
     DiskFull,
@@ -136,14 +151,20 @@ pub enum StoreError {
 
 /// `SQLITE_FULL`; extended codes carry it in their low byte.
 const SQLITE_FULL: u32 = 13;
+/// `disk_full` of PostgreSQL.
+const POSTGRES_FULL: &str = "53100";
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-        match code.and_then(|code| code.parse::<u32>().ok()) {
-            Some(code) if code & 0xff == SQLITE_FULL => Self::DiskFull,
-            _ => Self::Database(error),
-        }
+        let full = error.as_database_error().is_some_and(|error| {
+            let code = error.code().unwrap_or_default();
+            if error.try_downcast_ref::<PgDatabaseError>().is_some() {
+                code == POSTGRES_FULL
+            } else {
+                code.parse::<u32>().is_ok_and(|code| code & 0xff == SQLITE_FULL)
+            }
+        });
+        if full { Self::DiskFull } else { Self::Database(error) }
     }
 }
 

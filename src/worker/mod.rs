@@ -24,7 +24,7 @@ mod supervisor;
 
 use std::{ffi::OsString, fmt, path::PathBuf, time::Duration};
 
-pub use pool::run;
+pub use pool::{run, run_once};
 pub use presence::Presence;
 pub use retention::Retention;
 
@@ -37,6 +37,12 @@ pub const ATTEMPT_SECONDS_BUCKETS: [f64; 9] = [1.0, 5.0, 15.0, 60.0, 300.0, 1_20
 pub const STAGE_SECONDS: &str = "graspd_stage_seconds";
 /// Counter of the bytes that were published.
 pub const PUBLISHED_BYTES: &str = "graspd_published_bytes_total";
+
+/// What a process is called in the store: its machine and its number there.
+pub fn name() -> String {
+    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "graspd".to_owned());
+    format!("{}/{}", machine.trim(), std::process::id())
+}
 
 /// How jobs are run on this machine.
 #[derive(Clone, Debug)]

@@ -8,7 +8,11 @@ use super::{
     Settings, folder, retention,
     slot::{Shared, Slot},
 };
-use crate::{artifact::ArtifactStore, queue::JobStore};
+use crate::{
+    artifact::ArtifactStore,
+    job::JobId,
+    queue::{JobStore, StoreError},
+};
 
 /// Between two looks for work folders of jobs that ended elsewhere: cancelled while they waited for a retry, say.
 const SWEEP: Duration = Duration::from_mins(10);
@@ -35,6 +39,22 @@ pub async fn run(
             tracing::error!(%error, "a slot broke off");
         }
     }
+}
+
+/// Runs one job that waits, on the first device, if there is one; which.
+///
+/// # Errors
+/// [`StoreError`] when the store cannot be asked.
+pub async fn run_once(
+    settings: Settings,
+    store: Arc<dyn JobStore>,
+    artifacts: Arc<dyn ArtifactStore>,
+    stopping: watch::Receiver<bool>,
+) -> Result<Option<JobId>, StoreError> {
+    let device = settings.devices.first().cloned().unwrap_or_default();
+    let worker = format!("{}/{device}/once", settings.worker);
+    let shared = Arc::new(Shared { settings, store, artifacts });
+    Slot { shared, device, worker, stopping }.once().await
 }
 
 async fn sweep(shared: Arc<Shared>, mut stopping: watch::Receiver<bool>) {

@@ -1,10 +1,14 @@
 //! A slot: claim → run → publish → settle, again and again.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::watch,
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use tracing::Instrument;
 
@@ -17,7 +21,7 @@ use super::{
 use crate::{
     artifact::{ArtifactError, ArtifactStore},
     job::{Failure, FailureCode, JobId, Progress, Stage, Status},
-    queue::{Beat, Claim, JobStore, Outcome},
+    queue::{Beat, Claim, JobStore, Outcome, StoreError},
     telemetry,
 };
 
@@ -46,23 +50,55 @@ impl Slot {
     /// Runs jobs until the server stops.
     pub(super) async fn run(self) {
         let timing = self.shared.settings.timing;
+        let mut changes = self.shared.store.changes();
         while !*self.stopping.borrow() {
+            // Before the claim, so that what comes while it fails is not missed.
+            changes.borrow_and_update();
             let since = Instant::now();
             match self.shared.store.claim(&self.worker, timing.lease).await {
                 Ok(Some(claim)) => self.run_claimed(&claim, since).await,
-                Ok(None) => self.pause(timing.idle).await,
+                Ok(None) => self.pause(self.idle(), Some(&mut changes)).await,
                 Err(error) => {
                     tracing::error!(%error, "the store refused a claim");
-                    self.pause(timing.idle * PATIENCE_WITH_ERRORS).await;
+                    self.pause(self.idle() * PATIENCE_WITH_ERRORS, None).await;
                 }
             }
         }
     }
 
-    async fn pause(&self, length: Duration) {
+    /// Runs one job, if one waits.
+    pub(super) async fn once(self) -> Result<Option<JobId>, StoreError> {
+        let since = Instant::now();
+        let claim = self.shared.store.claim(&self.worker, self.shared.settings.timing.lease).await?;
+        if let Some(claim) = &claim {
+            self.run_claimed(claim, since).await;
+        }
+        Ok(claim.map(|claim| claim.id))
+    }
+
+    /// Between two looks into an empty queue. Slots that began together look at different times.
+    fn idle(&self) -> Duration {
+        let mut hasher = DefaultHasher::new();
+        self.worker.hash(&mut hasher);
+        self.shared.settings.timing.idle.mul_f64(0.75 + f64::from(hasher.finish() as u8) / 512.0)
+    }
+
+    /// Waits for a time, for the server's end, or for a change in the store.
+    async fn pause(&self, length: Duration, changes: Option<&mut watch::Receiver<u64>>) {
         let mut stopping = self.stopping.clone();
-        // An error means that time is up, which is the usual case.
-        let _ = timeout(length, stopping.wait_for(|stop| *stop)).await;
+        let change = async {
+            match changes {
+                // An error means that the store is gone; the next claim will say so.
+                Some(changes) => drop(changes.changed().await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // An error means that the server is gone, and with it the reason to wait.
+            _ = stopping.wait_for(|stop| *stop) => {}
+            () = change => {}
+            () = sleep(length) => {}
+        }
     }
 
     async fn run_claimed(&self, claim: &Claim, since: Instant) {

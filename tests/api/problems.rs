@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use graspd::{
     job::{Failure, FailureCode, JobId, Progress, Status},
     queue::{
-        Beat, Change, Claim, Deletion, EventRecord, JobRecord, JobStore, Listing, Outcome, Page, SqliteStore,
+        Beat, Change, Claim, Deletion, EventRecord, JobRecord, JobStore, Listing, Outcome, Page, SqliteStore, Store,
         StoreError, Submission, Submitted,
     },
 };

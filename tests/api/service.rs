@@ -1,5 +1,6 @@
 //! For operators: health, metrics, version, request ids.
 
+use graspd::queue::Store;
 use serde_json::{Value, json};
 
 use crate::{TestApp, code, header};

@@ -7,11 +7,10 @@ use graspd::{
     queue::{Beat, Change, Outcome},
 };
 
-use crate::{LEASE, SHORT_LEASE, Subject, spec};
+use crate::{Kind, LEASE, SHORT_LEASE, Subject, spec};
 
-#[tokio::test]
-async fn a_job_goes_from_queued_through_running_to_succeeded() {
-    let subject = Subject::new().await;
+async fn a_job_goes_from_queued_through_running_to_succeeded(kind: Kind) {
+    let subject = Subject::new(kind).await;
     let queued = subject.submit().await;
     assert_eq!((queued.status, queued.attempt, queued.started_at), (Status::Queued, 0, None));
     assert_eq!(queued.spec, spec());
@@ -32,18 +31,16 @@ async fn a_job_goes_from_queued_through_running_to_succeeded() {
     assert_eq!(subject.store.claim("worker", LEASE).await.unwrap(), None);
 }
 
-#[tokio::test]
-async fn the_oldest_job_is_claimed_first() {
-    let subject = Subject::new().await;
+async fn the_oldest_job_is_claimed_first(kind: Kind) {
+    let subject = Subject::new(kind).await;
     let submitted = [subject.submit().await.id, subject.submit().await.id, subject.submit().await.id];
     for id in submitted {
         assert_eq!(subject.claim(LEASE).await.id, id);
     }
 }
 
-#[tokio::test]
-async fn sixty_four_claims_at_once_give_one_owner() {
-    let subject = Subject::new().await;
+async fn sixty_four_claims_at_once_give_one_owner(kind: Kind) {
+    let subject = Subject::new(kind).await;
     subject.submit().await;
     let mut claims = tokio::task::JoinSet::new();
     for worker in 0..64 {
@@ -55,9 +52,8 @@ async fn sixty_four_claims_at_once_give_one_owner() {
     assert_eq!(owners[0].attempt, 1);
 }
 
-#[tokio::test]
-async fn many_jobs_and_many_workers_never_share_one() {
-    let subject = Subject::new().await;
+async fn many_jobs_and_many_workers_never_share_one(kind: Kind) {
+    let subject = Subject::new(kind).await;
     for _ in 0..16 {
         subject.submit().await;
     }
@@ -71,9 +67,8 @@ async fn many_jobs_and_many_workers_never_share_one() {
     assert_eq!(owned.iter().collect::<HashSet<_>>().len(), 16);
 }
 
-#[tokio::test]
-async fn a_job_whose_lease_lapsed_is_claimed_again() {
-    let subject = Subject::new().await;
+async fn a_job_whose_lease_lapsed_is_claimed_again(kind: Kind) {
+    let subject = Subject::new(kind).await;
     let queued = subject.submit().await;
     let first = subject.claim(SHORT_LEASE).await;
     let started = subject.record(&first).await.started_at;
@@ -82,9 +77,8 @@ async fn a_job_whose_lease_lapsed_is_claimed_again() {
     assert_eq!(subject.record(&second).await.started_at, started, "started_at is that of the first claim");
 }
 
-#[tokio::test]
-async fn a_stale_attempt_changes_nothing() {
-    let subject = Subject::new().await;
+async fn a_stale_attempt_changes_nothing(kind: Kind) {
+    let subject = Subject::new(kind).await;
     subject.submit().await;
     let stale = subject.claim(SHORT_LEASE).await;
     let owner = subject.claim(LEASE).await;
@@ -100,18 +94,16 @@ async fn a_stale_attempt_changes_nothing() {
     assert_eq!(subject.store.beat(&owner, None, LEASE).await.unwrap(), Beat::Owned);
 }
 
-#[tokio::test]
-async fn a_beat_keeps_a_job_from_being_claimed_again() {
-    let subject = Subject::new().await;
+async fn a_beat_keeps_a_job_from_being_claimed_again(kind: Kind) {
+    let subject = Subject::new(kind).await;
     subject.submit().await;
     let claim = subject.claim(SHORT_LEASE).await;
     assert_eq!(subject.store.beat(&claim, None, LEASE).await.unwrap(), Beat::Owned);
     assert_eq!(subject.store.claim("another", LEASE).await.unwrap(), None);
 }
 
-#[tokio::test]
-async fn an_attempt_that_is_over_cannot_end_again() {
-    let subject = Subject::new().await;
+async fn an_attempt_that_is_over_cannot_end_again(kind: Kind) {
+    let subject = Subject::new(kind).await;
     let claim = subject.running().await;
     assert!(subject.store.settle(&claim, &Outcome::Succeeded).await.unwrap());
     assert!(!subject.store.settle(&claim, &Outcome::Released).await.unwrap());
@@ -119,9 +111,8 @@ async fn an_attempt_that_is_over_cannot_end_again() {
     assert_eq!(subject.record(&claim).await.status, Status::Succeeded);
 }
 
-#[tokio::test]
-async fn a_cancelled_job_whose_lease_lapsed_is_not_run_again() {
-    let subject = Subject::new().await;
+async fn a_cancelled_job_whose_lease_lapsed_is_not_run_again(kind: Kind) {
+    let subject = Subject::new(kind).await;
     subject.submit().await;
     let claim = subject.claim(LEASE).await;
     assert!(matches!(subject.store.cancel(claim.id).await.unwrap(), Change::Accepted(_)));
@@ -134,9 +125,8 @@ async fn a_cancelled_job_whose_lease_lapsed_is_not_run_again() {
     assert!(record.finished_at.is_some());
 }
 
-#[tokio::test]
-async fn everything_survives_reopening() {
-    let mut subject = Subject::new().await;
+async fn everything_survives_reopening(kind: Kind) {
+    let mut subject = Subject::new(kind).await;
     let claim = subject.running().await;
     let waiting = subject.submit().await;
     let before = subject.record(&claim).await;
@@ -145,3 +135,16 @@ async fn everything_survives_reopening() {
     assert_eq!(subject.store.beat(&claim, None, LEASE).await.unwrap(), Beat::Owned);
     assert_eq!(subject.claim(LEASE).await.id, waiting.id);
 }
+
+on_every_store![
+    a_job_goes_from_queued_through_running_to_succeeded,
+    the_oldest_job_is_claimed_first,
+    sixty_four_claims_at_once_give_one_owner,
+    many_jobs_and_many_workers_never_share_one,
+    a_job_whose_lease_lapsed_is_claimed_again,
+    a_stale_attempt_changes_nothing,
+    a_beat_keeps_a_job_from_being_claimed_again,
+    an_attempt_that_is_over_cannot_end_again,
+    a_cancelled_job_whose_lease_lapsed_is_not_run_again,
+    everything_survives_reopening,
+];

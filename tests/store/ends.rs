@@ -6,11 +6,10 @@ use graspd::{
     queue::{Beat, Change, Outcome},
 };
 
-use crate::{LEASE, SHORT_LEASE, Subject, crash};
+use crate::{Kind, LEASE, SHORT_LEASE, Subject, crash};
 
-#[tokio::test]
-async fn three_crashes_in_a_row_fail_a_job() {
-    let subject = Subject::new().await;
+async fn three_crashes_in_a_row_fail_a_job(kind: Kind) {
+    let subject = Subject::new(kind).await;
     subject.submit().await;
     for attempt in 1..=3 {
         let claim = subject.claim(LEASE).await;
@@ -25,9 +24,8 @@ async fn three_crashes_in_a_row_fail_a_job() {
     }
 }
 
-#[tokio::test]
-async fn a_finished_step_starts_the_count_of_crashes_again() {
-    let subject = Subject::new().await;
+async fn a_finished_step_starts_the_count_of_crashes_again(kind: Kind) {
+    let subject = Subject::new(kind).await;
     subject.submit().await;
     for _ in 0..6 {
         let claim = subject.claim(LEASE).await;
@@ -37,9 +35,8 @@ async fn a_finished_step_starts_the_count_of_crashes_again() {
     }
 }
 
-#[tokio::test]
-async fn a_dead_server_is_no_crash() {
-    let subject = Subject::new().await;
+async fn a_dead_server_is_no_crash(kind: Kind) {
+    let subject = Subject::new(kind).await;
     subject.submit().await;
     for _ in 0..5 {
         subject.claim(SHORT_LEASE).await;
@@ -49,9 +46,8 @@ async fn a_dead_server_is_no_crash() {
     assert_eq!(subject.record(&claim).await.status, Status::Queued);
 }
 
-#[tokio::test]
-async fn a_released_job_waits_again_and_nothing_is_counted() {
-    let subject = Subject::new().await;
+async fn a_released_job_waits_again_and_nothing_is_counted(kind: Kind) {
+    let subject = Subject::new(kind).await;
     subject.submit().await;
     for _ in 0..5 {
         let claim = subject.claim(LEASE).await;
@@ -61,9 +57,8 @@ async fn a_released_job_waits_again_and_nothing_is_counted() {
     }
 }
 
-#[tokio::test]
-async fn a_failure_that_may_pass_is_tried_four_times_in_all() {
-    let subject = Subject::new().await;
+async fn a_failure_that_may_pass_is_tried_four_times_in_all(kind: Kind) {
+    let subject = Subject::new(kind).await;
     subject.submit().await;
     let failure = Failure::retry(FailureCode::HubUnavailable, "the hub answered 503");
     for attempt in 1..=4 {
@@ -77,9 +72,8 @@ async fn a_failure_that_may_pass_is_tried_four_times_in_all() {
     assert!(jobs.contains(&(Status::Failed, 1)), "{jobs:?}");
 }
 
-#[tokio::test]
-async fn a_failure_for_good_fails_the_job_at_once() {
-    let subject = Subject::new().await;
+async fn a_failure_for_good_fails_the_job_at_once(kind: Kind) {
+    let subject = Subject::new(kind).await;
     let claim = subject.running().await;
     let failure = Failure::give_up(FailureCode::InvalidModel, "model.safetensors: the header is truncated");
     subject.store.settle(&claim, &Outcome::Failed(failure)).await.unwrap();
@@ -89,9 +83,8 @@ async fn a_failure_for_good_fails_the_job_at_once() {
     assert_eq!(error.message, "model.safetensors: the header is truncated");
 }
 
-#[tokio::test]
-async fn a_queued_job_is_cancelled_at_once() {
-    let subject = Subject::new().await;
+async fn a_queued_job_is_cancelled_at_once(kind: Kind) {
+    let subject = Subject::new(kind).await;
     let id = subject.submit().await.id;
     let Change::Accepted(record) = subject.store.cancel(id).await.unwrap() else { panic!("not accepted") };
     assert_eq!((record.status, record.cancel_requested), (Status::Cancelled, false));
@@ -99,9 +92,8 @@ async fn a_queued_job_is_cancelled_at_once() {
     assert!(matches!(subject.store.cancel(id).await.unwrap(), Change::AlreadyOver(_)));
 }
 
-#[tokio::test]
-async fn a_running_job_is_asked_to_stop_and_may_be_asked_twice() {
-    let subject = Subject::new().await;
+async fn a_running_job_is_asked_to_stop_and_may_be_asked_twice(kind: Kind) {
+    let subject = Subject::new(kind).await;
     let claim = subject.running().await;
     for _ in 0..2 {
         let Change::Accepted(record) = subject.store.cancel(claim.id).await.unwrap() else { panic!("not accepted") };
@@ -114,23 +106,21 @@ async fn a_running_job_is_asked_to_stop_and_may_be_asked_twice() {
     assert_eq!((record.status, record.cancel_requested), (Status::Cancelled, false));
 }
 
-#[tokio::test]
-async fn a_success_stands_although_a_cancel_was_asked_for() {
-    let subject = Subject::new().await;
+async fn a_success_stands_although_a_cancel_was_asked_for(kind: Kind) {
+    let subject = Subject::new(kind).await;
     let claim = subject.running().await;
     subject.store.cancel(claim.id).await.unwrap();
     assert!(subject.store.settle(&claim, &Outcome::Succeeded).await.unwrap());
     assert_eq!(subject.record(&claim).await.status, Status::Succeeded);
 }
 
-#[tokio::test]
-async fn a_cancelled_job_that_comes_back_is_not_queued_again() {
+async fn a_cancelled_job_that_comes_back_is_not_queued_again(kind: Kind) {
     let retry = Failure::retry(FailureCode::DiskFull, "no room");
     let give_up = Failure::give_up(FailureCode::InvalidModel, "no");
     for outcome in
         [Outcome::Released, Outcome::Crashed(crash()), Outcome::Failed(retry.clone()), Outcome::Failed(give_up)]
     {
-        let subject = Subject::new().await;
+        let subject = Subject::new(kind).await;
         let claim = subject.running().await;
         subject.store.cancel(claim.id).await.unwrap();
         assert!(subject.store.settle(&claim, &outcome).await.unwrap());
@@ -139,10 +129,23 @@ async fn a_cancelled_job_that_comes_back_is_not_queued_again() {
     }
 }
 
-#[tokio::test]
-async fn an_unknown_job_is_unknown() {
-    let subject = Subject::new().await;
+async fn an_unknown_job_is_unknown(kind: Kind) {
+    let subject = Subject::new(kind).await;
     let id = RandomIds.job_id();
     assert_eq!(subject.store.get(id).await.unwrap(), None);
     assert_eq!(subject.store.cancel(id).await.unwrap(), Change::Unknown);
 }
+
+on_every_store![
+    three_crashes_in_a_row_fail_a_job,
+    a_finished_step_starts_the_count_of_crashes_again,
+    a_dead_server_is_no_crash,
+    a_released_job_waits_again_and_nothing_is_counted,
+    a_failure_that_may_pass_is_tried_four_times_in_all,
+    a_failure_for_good_fails_the_job_at_once,
+    a_queued_job_is_cancelled_at_once,
+    a_running_job_is_asked_to_stop_and_may_be_asked_twice,
+    a_success_stands_although_a_cancel_was_asked_for,
+    a_cancelled_job_that_comes_back_is_not_queued_again,
+    an_unknown_job_is_unknown,
+];

@@ -8,7 +8,7 @@ use graspd::{
     queue::{Beat, Change, Deletion, Idempotency, Listing, Outcome, QueueLimits, Submission, Submitted},
 };
 
-use crate::{LEASE, SHORT_LEASE, Subject, crash, spec};
+use crate::{Kind, LEASE, SHORT_LEASE, Subject, crash, spec};
 
 async fn kinds(subject: &Subject, id: JobId) -> Vec<EventKind> {
     let events = subject.store.events(id, 0, 1000).await.unwrap();
@@ -17,10 +17,9 @@ async fn kinds(subject: &Subject, id: JobId) -> Vec<EventKind> {
     events.into_iter().map(|event| event.kind).collect()
 }
 
-#[tokio::test]
-async fn every_change_is_an_event_and_survives_reopening() {
+async fn every_change_is_an_event_and_survives_reopening(kind: Kind) {
     use EventKind::{CancelRequested, Cancelled, Queued, Started};
-    let mut subject = Subject::new().await;
+    let mut subject = Subject::new(kind).await;
     let id = subject.submit().await.id;
     let claim = subject.claim(LEASE).await;
     subject.store.settle(&claim, &Outcome::Released).await.unwrap();
@@ -38,9 +37,8 @@ async fn every_change_is_an_event_and_survives_reopening() {
     assert_eq!((later.len(), later[0].seq), (1, 6));
 }
 
-#[tokio::test]
-async fn progress_is_thinned_to_what_a_reader_would_miss() {
-    let subject = Subject::new().await;
+async fn progress_is_thinned_to_what_a_reader_would_miss(kind: Kind) {
+    let subject = Subject::new(kind).await;
     let claim = subject.running().await;
     for done in 0..=1000 {
         subject.store.beat(&claim, Some(&Progress::new(Stage::Influence, done, 1000)), LEASE).await.unwrap();
@@ -53,9 +51,8 @@ async fn progress_is_thinned_to_what_a_reader_would_miss() {
     assert_eq!(progress, 21 + 2, "each twentieth with both ends, and each layer");
 }
 
-#[tokio::test]
-async fn a_stale_attempt_leaves_no_event() {
-    let subject = Subject::new().await;
+async fn a_stale_attempt_leaves_no_event(kind: Kind) {
+    let subject = Subject::new(kind).await;
     subject.submit().await;
     let stale = subject.claim(SHORT_LEASE).await;
     let owner = subject.claim(LEASE).await;
@@ -65,9 +62,8 @@ async fn a_stale_attempt_leaves_no_event() {
     assert_eq!(kinds(&subject, owner.id).await, before);
 }
 
-#[tokio::test]
-async fn a_running_job_pauses_when_its_worker_stops() {
-    let subject = Subject::new().await;
+async fn a_running_job_pauses_when_its_worker_stops(kind: Kind) {
+    let subject = Subject::new(kind).await;
     let claim = subject.running().await;
     let Change::Accepted(record) = subject.store.pause(claim.id).await.unwrap() else { panic!("not accepted") };
     assert_eq!((record.status, record.pause_requested), (Status::Running, true));
@@ -80,9 +76,8 @@ async fn a_running_job_pauses_when_its_worker_stops() {
     assert_eq!(subject.claim(LEASE).await.attempt, 2);
 }
 
-#[tokio::test]
-async fn a_job_to_be_paused_whose_worker_died_is_paused() {
-    let subject = Subject::new().await;
+async fn a_job_to_be_paused_whose_worker_died_is_paused(kind: Kind) {
+    let subject = Subject::new(kind).await;
     let claim = subject.running().await;
     subject.store.pause(claim.id).await.unwrap();
     subject.store.settle(&claim, &Outcome::Crashed(crash())).await.unwrap();
@@ -99,9 +94,8 @@ async fn a_job_to_be_paused_whose_worker_died_is_paused() {
     assert_eq!(record.status, Status::Cancelled);
 }
 
-#[tokio::test]
-async fn a_failed_job_starts_again_with_its_counts_at_nothing() {
-    let subject = Subject::new().await;
+async fn a_failed_job_starts_again_with_its_counts_at_nothing(kind: Kind) {
+    let subject = Subject::new(kind).await;
     let claim = subject.running().await;
     let failure = Failure::give_up(FailureCode::DatasetNotFound, "no");
     subject.store.settle(&claim, &Outcome::Failed(failure)).await.unwrap();
@@ -114,9 +108,8 @@ async fn a_failed_job_starts_again_with_its_counts_at_nothing() {
     assert_eq!(subject.record(&claim).await.status, Status::Queued);
 }
 
-#[tokio::test]
-async fn only_a_job_that_has_ended_is_deleted() {
-    let subject = Subject::new().await;
+async fn only_a_job_that_has_ended_is_deleted(kind: Kind) {
+    let subject = Subject::new(kind).await;
     let claim = subject.running().await;
     assert_eq!(subject.store.delete(claim.id).await.unwrap(), Deletion::Active(Status::Running));
     subject.store.settle(&claim, &Outcome::Succeeded).await.unwrap();
@@ -127,9 +120,8 @@ async fn only_a_job_that_has_ended_is_deleted() {
     assert_eq!(subject.store.get(claim.id).await.unwrap(), None);
 }
 
-#[tokio::test]
-async fn of_many_requests_with_one_key_one_makes_a_job() {
-    let subject = Subject::new().await;
+async fn of_many_requests_with_one_key_one_makes_a_job(kind: Kind) {
+    let subject = Subject::new(kind).await;
     let mut asked = tokio::task::JoinSet::new();
     for _ in 0..8 {
         let store = subject.store.clone();
@@ -145,9 +137,8 @@ async fn of_many_requests_with_one_key_one_makes_a_job() {
     assert_eq!((made, replayed), (1, 7));
 }
 
-#[tokio::test]
-async fn limits_count_what_waits_by_tenant() {
-    let subject = Subject::new().await;
+async fn limits_count_what_waits_by_tenant(kind: Kind) {
+    let subject = Subject::new(kind).await;
     let limits = QueueLimits { service: 3, tenant: 2 };
     let submit = async |tenant: &str| {
         let submission = Submission { tenant: tenant.into(), limits, ..Submission::new(RandomIds.job_id(), spec()) };
@@ -166,9 +157,8 @@ async fn limits_count_what_waits_by_tenant() {
     assert_eq!(subject.store.list(&listing).await.unwrap().jobs.len(), 3);
 }
 
-#[tokio::test]
-async fn who_waits_for_a_change_is_woken() {
-    let subject = Subject::new().await;
+async fn who_waits_for_a_change_is_woken(kind: Kind) {
+    let subject = Subject::new(kind).await;
     let mut changes = subject.store.changes();
     let id = subject.submit().await.id;
     changes.changed().await.unwrap();
@@ -176,3 +166,16 @@ async fn who_waits_for_a_change_is_woken() {
     subject.store.cancel(id).await.unwrap();
     changes.changed().await.unwrap();
 }
+
+on_every_store![
+    every_change_is_an_event_and_survives_reopening,
+    progress_is_thinned_to_what_a_reader_would_miss,
+    a_stale_attempt_leaves_no_event,
+    a_running_job_pauses_when_its_worker_stops,
+    a_job_to_be_paused_whose_worker_died_is_paused,
+    a_failed_job_starts_again_with_its_counts_at_nothing,
+    only_a_job_that_has_ended_is_deleted,
+    of_many_requests_with_one_key_one_makes_a_job,
+    limits_count_what_waits_by_tenant,
+    who_waits_for_a_change_is_woken,
+];

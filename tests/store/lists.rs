@@ -5,11 +5,10 @@ use graspd::{
     queue::{Listing, Outcome},
 };
 
-use crate::{LEASE, Subject};
+use crate::{Kind, LEASE, Subject};
 
-#[tokio::test]
-async fn a_list_is_newest_first_and_ends() {
-    let subject = Subject::new().await;
+async fn a_list_is_newest_first_and_ends(kind: Kind) {
+    let subject = Subject::new(kind).await;
     let mut submitted = Vec::new();
     for _ in 0..5 {
         submitted.push(subject.submit().await.id);
@@ -31,18 +30,16 @@ async fn a_list_is_newest_first_and_ends() {
     assert_eq!((pages, listed), (3, submitted));
 }
 
-#[tokio::test]
-async fn a_full_last_page_has_nothing_after_it() {
-    let subject = Subject::new().await;
+async fn a_full_last_page_has_nothing_after_it(kind: Kind) {
+    let subject = Subject::new(kind).await;
     subject.submit().await;
     subject.submit().await;
     let page = subject.store.list(&Listing { limit: 2, ..Listing::default() }).await.unwrap();
     assert_eq!((page.jobs.len(), page.has_more), (2, false));
 }
 
-#[tokio::test]
-async fn a_list_and_the_counts_tell_states_apart() {
-    let subject = Subject::new().await;
+async fn a_list_and_the_counts_tell_states_apart(kind: Kind) {
+    let subject = Subject::new(kind).await;
     let done = subject.running().await;
     subject.store.settle(&done, &Outcome::Succeeded).await.unwrap();
     subject.running().await;
@@ -64,3 +61,9 @@ async fn a_list_and_the_counts_tell_states_apart() {
     subject.store.ping().await.unwrap();
     assert_eq!(subject.store.claim("worker", LEASE).await.unwrap().map(|claim| claim.attempt), Some(1));
 }
+
+on_every_store![
+    a_list_is_newest_first_and_ends,
+    a_full_last_page_has_nothing_after_it,
+    a_list_and_the_counts_tell_states_apart,
+];

@@ -1,19 +1,49 @@
-//! What every job store must do, written against the trait alone. A new store joins by a line in `stores`.
+//! What every job store must do, written against the trait alone. Each case runs on every kind of store.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail like tests")]
+
+/// Makes two tests of each case, one on SQLite and one on PostgreSQL.
+macro_rules! on_every_store {
+    ($($case:ident),* $(,)?) => {
+        mod on_sqlite {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case($crate::Kind::Sqlite).await;
+            })*
+        }
+
+        mod on_postgres {
+            $(#[tokio::test]
+            async fn $case() {
+                if let Some(kind) = $crate::Kind::postgres() {
+                    super::$case(kind).await;
+                }
+            })*
+        }
+    };
+}
 
 mod claims;
 mod ends;
 mod events;
 mod lists;
+#[path = "../servers/postgres.rs"]
+mod postgres;
+mod records;
+mod servers;
+mod throughput;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use graspd::{
     clock::{Ids, RandomIds},
     job::{Failure, FailureCode, JobSpec},
-    queue::{Claim, JobRecord, JobStore, RetryPolicy, SqliteStore},
+    queue::{self, Claim, JobRecord, RetryPolicy, Store},
 };
+use postgres::Postgres;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -23,27 +53,48 @@ const LEASE: Duration = Duration::from_mins(1);
 const SHORT_LEASE: Duration = Duration::from_millis(1);
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A store in a folder of its own.
+/// One server for all tests of this process, each with a database of its own.
+static POSTGRES: LazyLock<Option<Postgres>> = LazyLock::new(Postgres::start);
+
+/// Which store a case runs on.
+#[derive(Clone, Copy)]
+enum Kind {
+    Sqlite,
+    Postgres(&'static Postgres),
+}
+
+impl Kind {
+    fn postgres() -> Option<Self> {
+        POSTGRES.as_ref().map(Self::Postgres)
+    }
+}
+
+/// A store with a database of its own.
 struct Subject {
-    folder: TempDir,
-    store: Arc<dyn JobStore>,
+    _folder: TempDir,
+    location: String,
+    store: Arc<dyn Store>,
 }
 
 impl Subject {
-    async fn new() -> Self {
+    async fn new(kind: Kind) -> Self {
         let folder = TempDir::new().unwrap();
-        let store = Self::open(&folder).await;
-        Self { folder, store }
+        let location = match kind {
+            Kind::Sqlite => folder.path().join("graspd.db").to_str().unwrap().to_owned(),
+            Kind::Postgres(server) => server.database().await,
+        };
+        let store = Self::open(&location).await;
+        Self { _folder: folder, location, store }
     }
 
-    async fn open(folder: &TempDir) -> Arc<dyn JobStore> {
+    async fn open(location: &str) -> Arc<dyn Store> {
         let retry = RetryPolicy { first_backoff: Duration::from_millis(1), ..RetryPolicy::default() };
-        let path = folder.path().join("graspd.db");
-        Arc::new(SqliteStore::open(path.to_str().unwrap(), retry).await.unwrap())
+        queue::open(location, 8, retry).await.unwrap()
     }
 
     async fn reopen(&mut self) {
-        self.store = Self::open(&self.folder).await;
+        self.store.close().await;
+        self.store = Self::open(&self.location).await;
     }
 
     async fn submit(&self) -> JobRecord {

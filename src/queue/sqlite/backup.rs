@@ -5,7 +5,7 @@ use std::{fs, io, path::Path};
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use super::{SqliteStore, open};
-use crate::queue::StoreError;
+use crate::queue::{StoreError, is_postgres};
 
 const COPY: &str = "VACUUM INTO ?1";
 const CHECK: &str = "PRAGMA integrity_check";
@@ -21,6 +21,9 @@ impl SqliteStore {
     /// [`StoreError::Missing`] without a database, [`StoreError::BackupExists`] when `target` is there, and
     /// [`StoreError::Damaged`] when the copy does not pass SQLite's integrity check.
     pub async fn backup(location: &str, target: &Path) -> Result<(), StoreError> {
+        if is_postgres(location) {
+            return Err(StoreError::NotAFile);
+        }
         let options = open::existing(location)?;
         if target.exists() {
             return Err(StoreError::BackupExists(target.to_owned()));
@@ -37,10 +40,7 @@ impl SqliteStore {
     }
 
     /// Has SQLite read every page.
-    ///
-    /// # Errors
-    /// [`StoreError::Damaged`] with what it finds.
-    pub async fn check(&self) -> Result<(), StoreError> {
+    pub(super) async fn sound(&self) -> Result<(), StoreError> {
         sound(&sqlx::query_scalar::<_, String>(CHECK).fetch_all(&self.readers).await?)
     }
 }

@@ -1,9 +1,8 @@
 //! Uploaded texts on SQLite.
 
 use async_trait::async_trait;
-use sqlx::{Row, sqlite::SqliteRow};
 
-use super::{SqliteStore, statements::now};
+use super::{SqliteStore, row, statements::now};
 use crate::{
     job::DatasetId,
     queue::{DatasetRecord, DatasetStore, StoreError},
@@ -26,24 +25,6 @@ const LIST: &str = concat!("SELECT ", columns!(), " FROM datasets WHERE tenant =
 const BYTES: &str = "SELECT COALESCE(SUM(bytes), 0) AS bytes FROM datasets WHERE tenant = ?1";
 const REMOVE: &str = "DELETE FROM datasets WHERE id = ?1 RETURNING id";
 
-fn record(row: &SqliteRow) -> Result<DatasetRecord, StoreError> {
-    let id: String = row.try_get("id")?;
-    let corrupt = |what: String| StoreError::Corrupt { id: id.clone(), what };
-    Ok(DatasetRecord {
-        id: id.parse().map_err(corrupt)?,
-        tenant: row.try_get("tenant")?,
-        name: row.try_get("name")?,
-        format: row.try_get::<String, _>("format")?.parse().map_err(corrupt)?,
-        bytes: bytes(row)?,
-        sha256: row.try_get("sha256")?,
-        created_at: row.try_get("created_at")?,
-    })
-}
-
-fn bytes(row: &SqliteRow) -> Result<u64, StoreError> {
-    Ok(u64::try_from(row.try_get::<i64, _>("bytes")?).unwrap_or(0))
-}
-
 #[async_trait]
 impl DatasetStore for SqliteStore {
     async fn add_dataset(&self, dataset: &DatasetRecord) -> Result<DatasetRecord, StoreError> {
@@ -54,20 +35,20 @@ impl DatasetStore for SqliteStore {
             .bind(dataset.format.as_str())
             .bind(i64::try_from(dataset.bytes).unwrap_or(i64::MAX))
             .bind(dataset.sha256.clone());
-        record(&self.write(query).await?.ok_or(sqlx::Error::RowNotFound)?)
+        row::dataset(&self.write(query).await?.ok_or(sqlx::Error::RowNotFound)?)
     }
 
     async fn dataset(&self, id: &DatasetId) -> Result<Option<DatasetRecord>, StoreError> {
         let row = sqlx::query(GET).bind(id.to_string()).fetch_optional(&self.readers).await?;
-        row.as_ref().map(record).transpose()
+        row.as_ref().map(row::dataset).transpose()
     }
 
     async fn datasets(&self, tenant: &str) -> Result<Vec<DatasetRecord>, StoreError> {
-        sqlx::query(LIST).bind(tenant).fetch_all(&self.readers).await?.iter().map(record).collect()
+        sqlx::query(LIST).bind(tenant).fetch_all(&self.readers).await?.iter().map(row::dataset).collect()
     }
 
     async fn dataset_bytes(&self, tenant: &str) -> Result<u64, StoreError> {
-        bytes(&sqlx::query(BYTES).bind(tenant).fetch_one(&self.readers).await?)
+        row::bytes(&sqlx::query(BYTES).bind(tenant).fetch_one(&self.readers).await?)
     }
 
     async fn remove_dataset(&self, id: &DatasetId) -> Result<bool, StoreError> {

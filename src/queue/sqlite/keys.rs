@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::{Row, sqlite::SqliteRow};
+use sqlx::Row;
 
-use super::{SqliteStore, millis, statements::now};
+use super::{SqliteStore, millis, row, statements::now};
 use crate::queue::{KeyHash, KeyRecord, KeyStore, NewKey, StoreError};
 
 macro_rules! columns {
@@ -42,21 +42,6 @@ const REVOKE: &str = concat!(
     " + ?2) WHERE id = ?1 RETURNING id"
 );
 
-fn record(row: &SqliteRow) -> Result<KeyRecord, StoreError> {
-    let id: String = row.try_get("id")?;
-    let scopes: String = row.try_get("scopes")?;
-    let scopes = scopes.split_whitespace().map(str::parse).collect::<Result<_, _>>();
-    let scopes = scopes.map_err(|what| StoreError::Corrupt { id: id.clone(), what })?;
-    Ok(KeyRecord {
-        id,
-        tenant: row.try_get("tenant")?,
-        scopes,
-        created_at: row.try_get("created_at")?,
-        expires_at: row.try_get("expires_at")?,
-        revoked_at: row.try_get("revoked_at")?,
-    })
-}
-
 #[async_trait]
 impl KeyStore for SqliteStore {
     async fn add_key(&self, key: &NewKey) -> Result<KeyRecord, StoreError> {
@@ -67,17 +52,17 @@ impl KeyStore for SqliteStore {
             .bind(scopes.join(" "))
             .bind(key.hash.0.to_vec())
             .bind(key.lifetime.map(millis));
-        record(&self.write(query).await?.ok_or(sqlx::Error::RowNotFound)?)
+        row::key(&self.write(query).await?.ok_or(sqlx::Error::RowNotFound)?)
     }
 
     async fn valid_key(&self, hash: &KeyHash) -> Result<Option<KeyRecord>, StoreError> {
         let row = sqlx::query(VALID).bind(hash.0.to_vec()).fetch_optional(&self.readers).await?;
-        row.as_ref().map(record).transpose()
+        row.as_ref().map(row::key).transpose()
     }
 
     async fn key(&self, id: &str) -> Result<Option<KeyRecord>, StoreError> {
         let row = sqlx::query(GET).bind(id).fetch_optional(&self.readers).await?;
-        row.as_ref().map(record).transpose()
+        row.as_ref().map(row::key).transpose()
     }
 
     async fn has_keys(&self) -> Result<bool, StoreError> {
@@ -85,7 +70,7 @@ impl KeyStore for SqliteStore {
     }
 
     async fn keys(&self) -> Result<Vec<KeyRecord>, StoreError> {
-        sqlx::query(LIST).fetch_all(&self.readers).await?.iter().map(record).collect()
+        sqlx::query(LIST).fetch_all(&self.readers).await?.iter().map(row::key).collect()
     }
 
     async fn revoke_key(&self, id: &str, after: Duration) -> Result<bool, StoreError> {

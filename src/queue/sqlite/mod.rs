@@ -8,7 +8,6 @@ mod backup;
 mod datasets;
 mod keys;
 mod open;
-mod row;
 mod statements;
 mod submit;
 mod webhooks;
@@ -17,15 +16,17 @@ use std::{collections::BTreeSet, time::Duration};
 
 use async_trait::async_trait;
 use sqlx::{
-    Row, Sqlite, SqlitePool, Transaction,
+    Sqlite, SqlitePool, Transaction,
     sqlite::{SqliteArguments, SqliteRow},
 };
 
 use tokio::sync::watch;
 
 use super::{
-    Beat, Change, Claim, Deletion, EventRecord, JobRecord, JobStore, Listing, Outcome, Page, RetryPolicy, StoreError,
-    Submission, Submitted, retry::Next,
+    Beat, Change, Claim, Deletion, EventRecord, JobRecord, JobStore, Listing, Outcome, Page, RetryPolicy, Store,
+    StoreError, Submission, Submitted,
+    retry::Next,
+    row::{self, Columns, millis, to_json},
 };
 use crate::job::{FailureCode, JobId, Progress, Status};
 
@@ -42,20 +43,6 @@ pub struct SqliteStore {
 type Query = sqlx::query::Query<'static, Sqlite, SqliteArguments>;
 
 impl SqliteStore {
-    /// Closes every connection, after which the log is merged into the database file.
-    pub async fn close(&self) {
-        self.readers.close().await;
-        self.writer.close().await;
-    }
-
-    /// Ends every lease, for who knows that no worker is left; the jobs are claimed again as after a lapse.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn expire_leases(&self) -> Result<(), StoreError> {
-        self.write(sqlx::query(statements::EXPIRE_LEASES)).await.map(|_| ())
-    }
-
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
         Ok(self.writer.begin_with(statements::BEGIN).await?)
     }
@@ -85,14 +72,6 @@ impl SqliteStore {
 
 fn of_attempt(statement: &'static str, claim: &Claim) -> Query {
     sqlx::query(statement).bind(claim.id.to_string()).bind(claim.attempt)
-}
-
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 2)
-}
-
-fn to_json(value: &impl serde::Serialize) -> Result<String, StoreError> {
-    serde_json::to_string(value).map_err(|error| StoreError::Database(sqlx::Error::Encode(error.into())))
 }
 
 #[async_trait]
@@ -147,7 +126,8 @@ impl JobStore for SqliteStore {
 
     async fn claim(&self, worker: &str, lease: Duration) -> Result<Option<Claim>, StoreError> {
         let mut transaction = self.begin().await?;
-        sqlx::query(statements::STOP_LAPSED).execute(&mut *transaction).await?;
+        let stopped = sqlx::query(statements::STOP_LAPSED).execute(&mut *transaction).await?.rows_affected();
+        let mut failed = false;
         let claim = loop {
             let query = sqlx::query(statements::CLAIM).bind(worker.to_owned()).bind(millis(lease));
             let Some(row) = query.fetch_optional(&mut *transaction).await? else { break None };
@@ -157,11 +137,15 @@ impl JobStore for SqliteStore {
                 Err(StoreError::Corrupt { id, what }) => {
                     tracing::error!(job.id = id, error = what, "a queued job cannot be read and fails");
                     fail_unreadable(&mut transaction, &row).await?;
+                    failed = true;
                 }
                 Err(error) => return Err(error),
             }
         };
-        self.commit(transaction).await?;
+        // Who finds nothing changes nothing, and wakes nobody.
+        if claim.is_some() || stopped > 0 || failed {
+            self.commit(transaction).await?;
+        }
         Ok(claim)
     }
 
@@ -196,13 +180,7 @@ impl JobStore for SqliteStore {
     }
 
     async fn counts(&self) -> Result<Vec<(Status, u64)>, StoreError> {
-        let mut counts: Vec<_> = Status::ALL.into_iter().map(|status| (status, 0)).collect();
-        for row in sqlx::query(statements::COUNTS).fetch_all(&self.readers).await? {
-            let status = row::status("of a count", row.try_get("status")?)?;
-            let jobs = u64::try_from(row.try_get::<i64, _>("jobs")?).unwrap_or(0);
-            counts.iter_mut().filter(|(of, _)| *of == status).for_each(|(_, count)| *count = jobs);
-        }
-        Ok(counts)
+        row::counts(&sqlx::query(statements::COUNTS).fetch_all(&self.readers).await?)
     }
 
     async fn ended(&self) -> Result<Vec<(JobId, Duration)>, StoreError> {
@@ -223,10 +201,27 @@ impl JobStore for SqliteStore {
     }
 }
 
+#[async_trait]
+impl Store for SqliteStore {
+    async fn nobody_is_left(&self) -> Result<(), StoreError> {
+        self.write(sqlx::query(statements::EXPIRE_LEASES)).await.map(drop)
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        self.sound().await
+    }
+
+    /// The log is merged into the database file.
+    async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
 async fn fail_unreadable(transaction: &mut Transaction<'static, Sqlite>, row: &SqliteRow) -> Result<(), StoreError> {
     let query = sqlx::query(statements::END)
-        .bind(row.try_get::<String, _>("id")?)
-        .bind(row.try_get::<i64, _>("attempt")?)
+        .bind(row.text("id")?)
+        .bind(row.integer("attempt")?)
         .bind(Status::Failed.as_str())
         .bind(FailureCode::Internal.as_str())
         .bind("the stored spec cannot be read by this version of graspd: submit the job again");

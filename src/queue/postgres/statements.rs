@@ -1,0 +1,124 @@
+//! Every statement about jobs, as static text. `graspd_now()` is the database's clock in milliseconds as it stood when
+//! the statement arrived. Events are written by triggers, see `migrations/postgres`.
+
+macro_rules! columns {
+    () => {
+        "id, tenant, spec, status, progress, progress_at, stage_started_at, attempt, cancel_requested, \
+         pause_requested, created_at, started_at, finished_at, error_code, error_message"
+    };
+}
+
+pub(super) const PING: &str = "SELECT id FROM jobs LIMIT 1";
+
+pub(super) const NOTIFY: &str = "SELECT pg_notify('graspd', '')";
+
+pub(super) const SUBMIT: &str = concat!(
+    "INSERT INTO jobs (id, spec, status, tenant, request_id, traceparent, model, webhook_url, metadata, created_at, \
+       available_at) VALUES ($1, $2, 'queued', $3, $4, $5, $6, $7, $8::jsonb, graspd_now(), graspd_now()) RETURNING ",
+    columns!()
+);
+
+/// Counts no further than the limits, which a longer queue would only make slower.
+pub(super) const WAITING: &str = "SELECT \
+       (SELECT COUNT(*) FROM (SELECT 1 FROM jobs WHERE status = 'queued' LIMIT $2) AS all_of_them) AS service, \
+       (SELECT COUNT(*) FROM (SELECT 1 FROM jobs WHERE status = 'queued' AND tenant = $1 LIMIT $3) AS theirs) AS tenant";
+
+/// Requests with the same key wait for each other; the lock ends with the transaction.
+pub(super) const LOCK_KEY: &str = "SELECT pg_advisory_xact_lock(hashtextextended($1 || ' ' || $2, 0))";
+
+/// Keys are kept for seven days.
+pub(super) const FORGET_KEYS: &str =
+    "DELETE FROM idempotency_keys WHERE created_at < graspd_now() - 7 * 24 * 60 * 60 * 1000::bigint";
+
+pub(super) const FIND_KEY: &str = "SELECT fingerprint, job FROM idempotency_keys WHERE tenant = $1 AND key = $2";
+
+pub(super) const REMEMBER_KEY: &str = "INSERT INTO idempotency_keys (tenant, key, fingerprint, job, created_at) \
+     VALUES ($1, $2, $3, $4, graspd_now())";
+
+pub(super) const GET: &str = concat!("SELECT ", columns!(), " FROM jobs WHERE id = $1");
+
+pub(super) const LIST: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM jobs WHERE ($1::text IS NULL OR id < $1) AND ($2::text IS NULL OR status = $2) \
+     AND ($4::text IS NULL OR tenant = $4) AND metadata @> $5::jsonb ORDER BY id DESC LIMIT $3"
+);
+
+pub(super) const EVENTS: &str =
+    "SELECT seq, at, type, data FROM events WHERE job = $1 AND seq > $2 ORDER BY seq LIMIT $3";
+
+pub(super) const COUNTS: &str = "SELECT status, COUNT(*) AS jobs FROM jobs GROUP BY status";
+
+pub(super) const ENDED: &str =
+    "SELECT id, graspd_now() - finished_at AS age FROM jobs WHERE finished_at IS NOT NULL ORDER BY finished_at, id";
+
+/// Models that are what another job published, without the prefix.
+pub(super) const MODELS_IN_USE: &str = "SELECT DISTINCT substr(model, 5) AS job FROM jobs \
+     WHERE status IN ('queued', 'running', 'paused') AND model LIKE 'job:%'";
+
+pub(super) const CANCEL: &str = concat!(
+    "UPDATE jobs SET status = CASE status WHEN 'running' THEN status ELSE 'cancelled' END, \
+     finished_at = CASE status WHEN 'running' THEN NULL ELSE graspd_now() END, cancel_requested = (status = 'running') \
+     WHERE id = $1 AND status IN ('queued', 'running', 'paused') RETURNING ",
+    columns!()
+);
+
+pub(super) const PAUSE: &str = concat!(
+    "UPDATE jobs SET status = CASE status WHEN 'queued' THEN 'paused' ELSE status END, \
+     pause_requested = (status = 'running') \
+     WHERE id = $1 AND status IN ('queued', 'running', 'paused') RETURNING ",
+    columns!()
+);
+
+/// A failed job starts its counts of failures again: somebody has seen it and may have mended what was wrong.
+pub(super) const RESUME: &str = concat!(
+    "UPDATE jobs SET status = CASE status WHEN 'running' THEN status ELSE 'queued' END, pause_requested = false, \
+     available_at = graspd_now(), retries = CASE status WHEN 'failed' THEN 0 ELSE retries END, \
+     crashes_in_a_row = CASE status WHEN 'failed' THEN 0 ELSE crashes_in_a_row END, \
+     finished_at = NULL, error_code = NULL, error_message = NULL \
+     WHERE id = $1 AND status IN ('queued', 'running', 'paused', 'failed') RETURNING ",
+    columns!()
+);
+
+pub(super) const DELETE: &str =
+    "DELETE FROM jobs WHERE id = $1 AND status IN ('succeeded', 'failed', 'cancelled') RETURNING status";
+
+/// Takes a job whose lease lapsed, else the oldest that waits, and passes over rows that somebody else is taking at this
+/// moment. Nobody is left to stop a cancelled or paused job whose lease lapsed: it is stopped on the way.
+pub(super) const CLAIM: &str = "WITH \
+     stopping AS MATERIALIZED (SELECT id FROM jobs WHERE status = 'running' \
+       AND (cancel_requested OR pause_requested) AND lease_expires_at <= graspd_now() FOR UPDATE SKIP LOCKED), \
+     stopped AS (UPDATE jobs SET status = CASE WHEN cancel_requested THEN 'cancelled' ELSE 'paused' END, \
+       finished_at = CASE WHEN cancel_requested THEN graspd_now() END, cancel_requested = false, \
+       pause_requested = false, worker = NULL, lease_expires_at = NULL FROM stopping WHERE jobs.id = stopping.id), \
+     lapsed AS MATERIALIZED (SELECT id FROM jobs WHERE status = 'running' \
+       AND NOT cancel_requested AND NOT pause_requested AND lease_expires_at <= graspd_now() \
+       ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED), \
+     waiting AS MATERIALIZED (SELECT id FROM jobs WHERE status = 'queued' AND available_at <= graspd_now() \
+       AND NOT EXISTS (SELECT 1 FROM lapsed) ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED) \
+     UPDATE jobs SET status = 'running', attempt = attempt + 1, worker = $1, lease_expires_at = graspd_now() + $2, \
+       started_at = COALESCE(started_at, graspd_now()) \
+     FROM (SELECT id FROM lapsed UNION ALL SELECT id FROM waiting) AS found WHERE jobs.id = found.id \
+     RETURNING jobs.id, spec, attempt, request_id, traceparent";
+
+pub(super) const BEAT: &str = "UPDATE jobs SET lease_expires_at = graspd_now() + $4, progress = COALESCE($3, progress), \
+     progress_at = CASE WHEN $3::text IS NULL OR $3 IS NOT DISTINCT FROM progress THEN progress_at \
+       ELSE graspd_now() END, \
+     stage_started_at = CASE WHEN $3::text IS NULL \
+       OR $3::json ->> 'stage' IS NOT DISTINCT FROM progress::json ->> 'stage' THEN stage_started_at \
+       ELSE graspd_now() END \
+     WHERE id = $1 AND attempt = $2 AND status = 'running' RETURNING cancel_requested, pause_requested";
+
+pub(super) const STEP_FINISHED: &str = "UPDATE jobs SET crashes_in_a_row = 0 \
+     WHERE id = $1 AND attempt = $2 AND status = 'running' RETURNING cancel_requested, pause_requested";
+
+pub(super) const STANDING: &str = "SELECT cancel_requested, pause_requested, retries, crashes_in_a_row FROM jobs \
+     WHERE id = $1 AND attempt = $2 AND status = 'running' FOR UPDATE";
+
+pub(super) const END: &str = "UPDATE jobs SET status = $3, error_code = $4, error_message = $5, \
+     finished_at = graspd_now(), cancel_requested = false, pause_requested = false, worker = NULL, \
+     lease_expires_at = NULL WHERE id = $1 AND attempt = $2 AND status = 'running'";
+
+pub(super) const SET_ASIDE: &str = "UPDATE jobs SET status = $3, available_at = graspd_now() + $4, retries = $5, \
+     crashes_in_a_row = $6, pause_requested = false, worker = NULL, lease_expires_at = NULL \
+     WHERE id = $1 AND attempt = $2 AND status = 'running'";
