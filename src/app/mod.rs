@@ -3,6 +3,7 @@
 mod assess;
 mod bench;
 mod demo;
+mod kept;
 mod keys;
 mod logits;
 mod one_shot;
@@ -69,7 +70,7 @@ pub enum AppError {
     #[error("the database (GRASPD_DATABASE_URL, --database-url): {0}")]
     Store(#[from] StoreError),
     /// The published folders.
-    #[error("the published folders (GRASPD_DATA_DIR, --data-dir): {0}")]
+    #[error("the published folders (GRASPD_DATA_DIR, GRASPD_OBJECTS_URL): {0}")]
     Artifacts(#[from] ArtifactError),
     /// There is no such key.
     #[error("there is no key {0}: `graspd keys list` shows them all")]
@@ -145,7 +146,7 @@ fn dispatch(cli: Cli) -> Result<u8, AppError> {
             runtime()?.block_on(SqliteStore::backup(&database, &file))?;
             Ok(SUCCEEDED)
         }
-        Command::Verify { store } => verify::verify(&store),
+        Command::Verify { store, objects_url } => verify::verify(&store, objects_url.as_ref()),
         Command::Openapi => {
             cli::print(&http::openapi_yaml())?;
             Ok(SUCCEEDED)

@@ -11,9 +11,9 @@ use std::{
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{net::TcpListener, runtime::Handle, sync::watch, task::JoinHandle, time::timeout};
 
-use super::{HubPublisher, planner::TheMethod};
+use super::{HubPublisher, kept::Kept, planner::TheMethod};
 use crate::{
-    artifact::{ArtifactError, ArtifactStore, DiskStore, Logs},
+    artifact::{ArtifactError, ArtifactStore, Logs},
     checkpoint,
     clock::{RandomIds, SystemClock},
     config::{Machine, Server},
@@ -69,7 +69,7 @@ pub enum ServiceError {
         address: SocketAddr,
     },
     /// The published folders cannot be kept.
-    #[error("the published folders (GRASPD_DATA_DIR, --data-dir): {0}")]
+    #[error("the published folders (GRASPD_DATA_DIR, GRASPD_OBJECTS_URL): {0}")]
     Artifacts(#[from] ArtifactError),
 }
 
@@ -100,7 +100,8 @@ impl Service {
         let data = &server.machine.data_dir;
         let store = queue::open(&server.database_url, server.database_connections, RetryPolicy::default()).await?;
         let presence = be_present(data, &*store).await?;
-        let artifacts: Arc<dyn ArtifactStore> = Arc::new(DiskStore::open(data)?);
+        let Kept { artifacts, elsewhere } = Kept::open(&server.machine, server.objects.as_ref(), &store)?;
+        let depot = elsewhere.as_ref().map(|elsewhere| elsewhere.depot.clone());
         let refused = |source| ServiceError::Listen { address: server.listen.clone(), source };
         let listener = TcpListener::bind(&server.listen).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
@@ -115,8 +116,9 @@ impl Service {
             keys: Arc::clone(&store) as Arc<dyn KeyStore>,
             datasets: Arc::clone(&store) as Arc<dyn DatasetStore>,
             artifacts: Arc::clone(&artifacts),
-            logs: Logs::new(server.worker.log_dir.clone()),
-            uploads: Uploads::new(server.machine.datasets_dir.join(UPLOADS)),
+            logs: Logs::new(server.worker.log_dir.clone()).of_all_machines(depot.clone()),
+            uploads: Uploads::new(server.machine.datasets_dir.join(UPLOADS)).for_all_machines(depot),
+            inputs: elsewhere.as_ref().map(|elsewhere| Arc::clone(&elsewhere.inputs)),
             planner: Arc::new(planner(&server)),
             publisher: Arc::new(publisher),
             ids: Arc::new(RandomIds),
@@ -126,6 +128,7 @@ impl Service {
         };
         let (stopping, stop) = watch::channel(false);
         let mut worker = server.worker;
+        worker.elsewhere = elsewhere;
         if !server.works {
             // What is left of a pool without slots is the broom.
             worker.devices.clear();

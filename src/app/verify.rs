@@ -1,10 +1,10 @@
 //! `graspd verify`: whether the database, the events and the published files say the same.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
-use super::{AppError, runtime};
+use super::{AppError, kept::RowsOf, runtime};
 use crate::{
-    artifact::{ArtifactStore, DiskStore},
+    artifact::{ArtifactStore, Bucket, DiskStore, ObjectArtifacts},
     cli::{self, FAILED, SUCCEEDED},
     config::{self, StoreArgs},
     job::{EventKind, JobId, Status},
@@ -15,12 +15,19 @@ use crate::{
 const AT_ONCE: u32 = 500;
 
 /// Reads everything and prints what does not fit, or that all fits. A service may be at work meanwhile.
-pub(super) fn verify(args: &StoreArgs) -> Result<u8, AppError> {
+pub(super) fn verify(args: &StoreArgs, objects_url: Option<&String>) -> Result<u8, AppError> {
     let (data_dir, database) = config::kept(args)?;
+    let objects = config::objects(objects_url)?;
     let found = runtime()?.block_on(async {
         let store = queue::open_existing(&database).await?;
-        let artifacts = DiskStore::open(&data_dir)?;
-        let found = Inspection { store: &*store, artifacts: &artifacts, found: Found::default() }.all(&data_dir).await;
+        let artifacts: Arc<dyn ArtifactStore> = match &objects {
+            None => Arc::new(DiskStore::open(&data_dir)?),
+            Some(objects) => {
+                let bucket = Bucket::open(&objects.url, &objects.options)?;
+                Arc::new(ObjectArtifacts::open(bucket, Arc::new(RowsOf(Arc::clone(&store))), &data_dir)?)
+            }
+        };
+        let found = Inspection { store: &*store, artifacts: &*artifacts, found: Found::default() }.all(&data_dir).await;
         store.close().await;
         found
     })?;
@@ -51,7 +58,7 @@ impl std::fmt::Display for Found {
 
 struct Inspection<'a> {
     store: &'a dyn Store,
-    artifacts: &'a DiskStore,
+    artifacts: &'a dyn ArtifactStore,
     found: Found,
 }
 

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::{AppError, FAREWELL, Signals, metrics, runtime, service};
+use super::{AppError, FAREWELL, Signals, kept::Kept, metrics, runtime, service};
 use crate::{
-    artifact::{ArtifactStore, DiskStore},
     cli::{CANCELLED, FAILED, SUCCEEDED},
     config::{MachineArgs, WorkArgs, Worker},
     job::{JobId, Status},
@@ -29,14 +28,15 @@ pub(super) fn work(work: &WorkArgs, machine: &MachineArgs, once: bool) -> Result
     code
 }
 
-async fn run(settings: Worker, once: bool) -> Result<u8, AppError> {
+async fn run(mut settings: Worker, once: bool) -> Result<u8, AppError> {
     let mut signals = Signals::listen()?;
     service::open_devices(&settings.worker)?;
     service::make_folders(&settings.machine)?;
     let data = &settings.machine.data_dir;
     let store = queue::open(&settings.database_url, settings.database_connections, RetryPolicy::default()).await?;
     let _presence = service::be_present(data, &*store).await?;
-    let artifacts: Arc<dyn ArtifactStore> = Arc::new(DiskStore::open(data)?);
+    let Kept { artifacts, elsewhere } = Kept::open(&settings.machine, settings.objects.as_ref(), &store)?;
+    settings.worker.elsewhere = elsewhere;
     let (stopping, stop) = watch::channel(false);
     tokio::spawn(async move {
         signals.received().await;

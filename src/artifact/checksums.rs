@@ -32,9 +32,15 @@ pub(super) fn read(folder: &Path) -> Result<Vec<Artifact>, ArtifactError> {
         io::ErrorKind::NotFound => corrupt(&list, "is missing"),
         _ => io_error(&list)(source),
     })?;
-    let mut sums = parse(&text).map_err(|what| corrupt(&list, what))?;
-    sums.insert(CHECKSUMS.to_owned(), hexadecimal(&Sha256::digest(text.as_bytes())));
+    let sums = listed(&text).map_err(|what| corrupt(&list, what))?;
     sums.into_iter().map(|(name, sha256)| artifact(folder, name, sha256)).collect()
+}
+
+/// The files that a list names, by name, itself among them, each with its hash.
+pub(super) fn listed(text: &str) -> Result<BTreeMap<String, String>, String> {
+    let mut sums = parse(text)?;
+    sums.insert(CHECKSUMS.to_owned(), hexadecimal(&Sha256::digest(text.as_bytes())));
+    Ok(sums)
 }
 
 fn artifact(folder: &Path, name: String, sha256: String) -> Result<Artifact, ArtifactError> {

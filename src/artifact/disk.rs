@@ -10,7 +10,7 @@ use std::{
 use async_trait::async_trait;
 
 use super::{
-    Artifact, ArtifactError, ArtifactStore,
+    Artifact, ArtifactError, ArtifactStore, Content,
     checksums::{self, io_error},
 };
 use crate::job::JobId;
@@ -41,6 +41,16 @@ impl DiskStore {
     /// Where the published folders lie, each under its job's id.
     pub fn published_dir(data_dir: &Path) -> PathBuf {
         data_dir.join("artifacts")
+    }
+
+    /// The folder that an attempt has filled, and its files, which are those listed, with the listed content.
+    pub(super) async fn staged(&self, job: JobId, attempt: u32) -> Result<(PathBuf, Vec<Artifact>), ArtifactError> {
+        self.blocking(move |folders| {
+            let staged = folders.staged(job, attempt);
+            let files = checksums::verify(&staged)?;
+            Ok((staged, files))
+        })
+        .await
     }
 
     /// File systems block: away from the threads that answer requests.
@@ -85,7 +95,7 @@ impl Folders {
         Ok(folder)
     }
 
-    fn publish(&self, job: JobId, attempt: u32) -> Result<(), ArtifactError> {
+    fn publish(&self, job: JobId, attempt: u32) -> Result<u64, ArtifactError> {
         let (staged, published) = (self.staged(job, attempt), self.published(job));
         if !published.exists() {
             checksums::verify_and_sync(&staged)?;
@@ -97,7 +107,8 @@ impl Folders {
             }
         }
         checksums::sync_folder(&self.artifacts)?;
-        remove(&staged)
+        remove(&staged)?;
+        Ok(self.list(job)?.unwrap_or_default().iter().map(|file| file.bytes).sum())
     }
 
     fn list(&self, job: JobId) -> Result<Option<Vec<Artifact>>, ArtifactError> {
@@ -163,7 +174,7 @@ impl ArtifactStore for DiskStore {
         self.blocking(move |folders| folders.stage(job, attempt)).await
     }
 
-    async fn publish(&self, job: JobId, attempt: u32) -> Result<(), ArtifactError> {
+    async fn publish(&self, job: JobId, attempt: u32) -> Result<u64, ArtifactError> {
         self.blocking(move |folders| folders.publish(job, attempt)).await
     }
 
@@ -185,6 +196,10 @@ impl ArtifactStore for DiskStore {
 
     async fn published(&self) -> Result<Vec<(JobId, u64)>, ArtifactError> {
         self.blocking(Folders::sizes).await
+    }
+
+    async fn open(&self, job: JobId, name: &str) -> Result<Option<(Content, Artifact)>, ArtifactError> {
+        Ok(self.locate(job, name).await?.map(|(path, artifact)| (Content::File(path), artifact)))
     }
 
     async fn locate(&self, job: JobId, name: &str) -> Result<Option<(PathBuf, Artifact)>, ArtifactError> {

@@ -117,6 +117,9 @@ pub enum Command {
         /// What is kept.
         #[command(flatten)]
         store: StoreArgs,
+        /// Where published folders lie for all machines [default: the data folder]
+        #[arg(long, env = "GRASPD_OBJECTS_URL", value_name = "URL")]
+        objects_url: Option<String>,
     },
     /// Print the API's description, openapi.yaml
     Openapi,
@@ -266,6 +269,10 @@ pub struct WorkArgs {
     /// Connections to a PostgreSQL server, at most [default: 8, and one for each slot]
     #[arg(long, env = "GRASPD_DATABASE_CONNECTIONS", value_name = "N")]
     pub database_connections: Option<String>,
+    /// Where published folders, checkpoints, logs and uploads lie for all machines: s3://BUCKET/PREFIX or file:///DIR;
+    /// the store's own settings are its usual variables, such as AWS_ENDPOINT [default: the data folder]
+    #[arg(long, env = "GRASPD_OBJECTS_URL", value_name = "URL")]
+    pub objects_url: Option<String>,
     /// Devices to run jobs on, comma-separated: cpu, cuda:0, cuda:1, metal [default: cpu]
     #[arg(long, env = "GRASPD_DEVICES", value_name = "DEVICES")]
     pub devices: Option<String>,

@@ -6,6 +6,7 @@
 //! | `GRASPD_DATA_DIR` | `--data-dir` | `data` |
 //! | `GRASPD_DATABASE_URL` | `--database-url` | `sqlite:<data>/graspd.db` |
 //! | `GRASPD_DATABASE_CONNECTIONS` | `--database-connections` | 8, and one for each slot |
+//! | `GRASPD_OBJECTS_URL` | `--objects-url` | the data folder |
 //! | `GRASPD_MODELS_DIR` | `--models-dir` | `<data>/models` |
 //! | `GRASPD_DATASETS_DIR` | `--datasets-dir` | `<data>/datasets` |
 //! | `GRASPD_DEVICES` | `--devices` | `cpu` |
@@ -59,6 +60,8 @@ const HUB_RETRY_DELAY: Duration = Duration::from_secs(2);
 /// Connections to a PostgreSQL server besides those of the slots.
 const CONNECTIONS: usize = 8;
 const MOST_CONNECTIONS: usize = 1_000;
+/// What the variables of object stores begin with.
+const OF_STORES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
 /// Beats in a lease, at least.
 const BEATS: u32 = 5;
 /// Who waits is woken by a server, so that a look into its empty queue need not be frequent; many look.
@@ -82,6 +85,15 @@ pub struct Machine {
     pub telemetry: telemetry::Settings,
 }
 
+/// An object store.
+#[derive(Clone)]
+pub struct Objects {
+    /// `s3://bucket/prefix` or `file:///folder`; others by feature.
+    pub url: String,
+    /// The store's own settings, by the names of their variables; some are secrets.
+    pub options: Vec<(String, String)>,
+}
+
 /// What runs jobs. It cannot be shown: the database's address may hold a password.
 #[derive(Clone)]
 pub struct Worker {
@@ -89,6 +101,8 @@ pub struct Worker {
     pub database_url: String,
     /// Connections to a PostgreSQL server, at most; one more listens.
     pub database_connections: u32,
+    /// Where what all machines share lies, if there are several.
+    pub objects: Option<Objects>,
     /// The slots.
     pub worker: worker::Settings,
     /// This machine.
@@ -104,6 +118,8 @@ pub struct Server {
     pub database_url: String,
     /// Connections to a PostgreSQL server, at most; one more listens.
     pub database_connections: u32,
+    /// Where what all machines share lies, if there are several.
+    pub objects: Option<Objects>,
     /// Who may ask for how much.
     pub front: Front,
     /// Whether it runs jobs itself.
@@ -152,7 +168,7 @@ impl Machine {
     }
 
     /// The same settings as variables, for a child: a token must not show in a list of processes.
-    fn as_environment(&self, slots: usize) -> worker::Environment {
+    fn as_environment(&self, slots: usize, objects: Option<&Objects>) -> worker::Environment {
         let offline = if self.hub.offline { "1" } else { "0" };
         let settings = [
             ("GRASPD_DATA_DIR", Some(self.data_dir.clone().into())),
@@ -167,7 +183,8 @@ impl Machine {
             ("GRASPD_LOG_LEVEL", Some(self.telemetry.filter.clone().into())),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", self.telemetry.otlp_endpoint.clone().map(OsString::from)),
         ];
-        let removed = SERVER_ONLY.map(|name| (name, None));
+        let secrets = objects.iter().flat_map(|objects| objects.options.iter().map(|(name, _)| name.as_str()));
+        let removed = SERVER_ONLY.into_iter().chain(secrets).map(|name| (name, None));
         worker::Environment(settings.into_iter().chain(removed).map(|(name, value)| (name.into(), value)).collect())
     }
 }
@@ -186,20 +203,23 @@ impl Worker {
         let connections =
             Setting::new("database-connections", "GRASPD_DATABASE_CONNECTIONS", work.database_connections.as_ref())
                 .count(CONNECTIONS + slots, MOST_CONNECTIONS)?;
+        let objects = objects(work.objects_url.as_ref())?;
         let worker = worker::Settings {
             program: program()?,
             arguments: vec!["run-job".into()],
-            environment: machine.as_environment(slots),
+            environment: machine.as_environment(slots, objects.as_ref()),
             work_dir: machine.data_dir.join("work"),
             log_dir: machine.data_dir.join("logs"),
             devices,
             slots_per_device,
             worker: worker::name(),
             retention: worker::Retention::default(),
+            keeps_house: false,
+            elsewhere: None,
             timing: timing(work, is_postgres(&database_url))?,
         };
         let database_connections = u32::try_from(connections).unwrap_or(u32::MAX);
-        Ok(Self { database_url, database_connections, worker, machine })
+        Ok(Self { database_url, database_connections, objects, worker, machine })
     }
 }
 
@@ -212,10 +232,11 @@ impl Server {
         let mut site = Worker::read(&args.work, &args.machine)?;
         site.worker.retention =
             Setting::new("retention", "GRASPD_RETENTION", args.front.retention.as_ref()).retention()?;
-        let Worker { database_url, database_connections, worker, machine } = site;
+        site.worker.keeps_house = true;
+        let Worker { database_url, database_connections, objects, worker, machine } = site;
         let listen = listen_address(args.listen.as_ref())?;
         let front = Front::read(&args.front)?;
-        Ok(Self { listen, database_url, database_connections, front, works: !args.no_worker, worker, machine })
+        Ok(Self { listen, database_url, database_connections, objects, front, works: !args.no_worker, worker, machine })
     }
 }
 
@@ -226,6 +247,18 @@ fn timing(args: &WorkArgs, on_a_server: bool) -> Result<worker::Timing, ConfigEr
     // A lease outlives the loss of a few beats.
     let idle = if on_a_server { IDLE_ON_A_SERVER } else { usual.idle };
     Ok(worker::Timing { lease, beat: usual.beat.min(lease / BEATS), stall, idle, ..usual })
+}
+
+/// The object store of `--objects-url`, with what the environment says of it.
+///
+/// # Errors
+/// [`ConfigError`] when it is no URL of a store.
+pub fn objects(given: Option<&String>) -> Result<Option<Objects>, ConfigError> {
+    let url = Setting::new("objects-url", "GRASPD_OBJECTS_URL", given).object_store()?;
+    let options =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let of_a_store = |name: &str| OF_STORES.iter().any(|prefix| name.starts_with(prefix));
+    Ok(url.map(|url| Objects { url, options: options.filter(|(name, _)| of_a_store(name)).collect() }))
 }
 
 fn database_in(data_dir: &Path, given: Option<&String>) -> Result<String, ConfigError> {

@@ -110,6 +110,16 @@ impl<'a> Setting<'a> {
         }
     }
 
+    /// The URL of an object store; whether this build knows it shows when it is opened.
+    pub(super) fn object_store(self) -> Result<Option<String>, ConfigError> {
+        match self.value {
+            Some(url) if !url.contains("://") => {
+                Err(self.refuse("must be such as s3://bucket/prefix or file:///folder"))
+            }
+            url => Ok(url.map(str::to_owned)),
+        }
+    }
+
     pub(super) fn address(self, default: &str) -> Result<String, ConfigError> {
         let address = self.value.unwrap_or(default);
         match address.rsplit_once(':') {

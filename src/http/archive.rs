@@ -1,13 +1,16 @@
 //! A published folder as one tar, streamed: nothing is gathered in memory or on disk first.
 
-use std::{collections::VecDeque, io, path::PathBuf};
+use std::{collections::VecDeque, io};
 
-use axum::body::Body;
-use futures_util::stream::{Stream, unfold};
+use axum::body::{Body, Bytes};
+use futures_util::{
+    StreamExt, TryStreamExt,
+    stream::{BoxStream, Stream, empty, unfold},
+};
 use tar::{Builder, EntryType, Header};
 use tokio::{fs::File, io::AsyncReadExt};
 
-use crate::artifact::Artifact;
+use crate::artifact::{Artifact, Content};
 
 /// Bytes of a record of a tar.
 const RECORD: u64 = 512;
@@ -18,7 +21,7 @@ const CHUNK: usize = 256 * 1024;
 enum Piece {
     Bytes(Vec<u8>),
     /// A file of exactly so many bytes.
-    File(PathBuf, u64),
+    File(Content, u64),
 }
 
 /// A tar of files below a folder of their own.
@@ -28,12 +31,12 @@ pub(super) struct Archive {
 }
 
 impl Archive {
-    /// Of `files`, each with where it lies, under `folder/` in the tar.
-    pub(super) fn new(folder: &str, files: Vec<(PathBuf, Artifact)>) -> io::Result<Self> {
+    /// Of `files`, each with where its content is to be had, under `folder/` in the tar.
+    pub(super) fn new(folder: &str, files: Vec<(Content, Artifact)>) -> io::Result<Self> {
         let mut archive = Self { pieces: VecDeque::new(), length: 0 };
-        for (path, artifact) in files {
+        for (content, artifact) in files {
             archive.push(Piece::Bytes(header(&format!("{folder}/{}", artifact.name), artifact.bytes)?));
-            archive.push(Piece::File(path, artifact.bytes));
+            archive.push(Piece::File(content, artifact.bytes));
             archive.push(Piece::Bytes(vec![0; padding(artifact.bytes)]));
         }
         // Two empty records end a tar.
@@ -90,7 +93,22 @@ fn header(name: &str, length: u64) -> io::Result<Vec<u8>> {
 struct Reader {
     pieces: VecDeque<Piece>,
     /// The file at work, and how much of it is left.
-    open: Option<(File, u64)>,
+    open: Option<(Open, u64)>,
+}
+
+enum Open {
+    File(File),
+    Object(BoxStream<'static, io::Result<Bytes>>),
+}
+
+impl Open {
+    async fn of(content: Content, length: u64) -> io::Result<Self> {
+        Ok(match content {
+            Content::File(path) => Self::File(File::open(path).await?),
+            Content::Object(_) if length == 0 => Self::Object(empty().boxed()),
+            Content::Object(object) => Self::Object(object.read(0..length).await.map_err(io::Error::other)?),
+        })
+    }
 }
 
 impl Reader {
@@ -106,20 +124,24 @@ impl Reader {
                 None => return Ok(None),
                 Some(Piece::Bytes(bytes)) if bytes.is_empty() => {}
                 Some(Piece::Bytes(bytes)) => return Ok(Some(bytes)),
-                Some(Piece::File(path, length)) => self.open = Some((File::open(path).await?, length)),
+                Some(Piece::File(content, length)) => self.open = Some((Open::of(content, length).await?, length)),
             }
         }
     }
 }
 
-async fn read(file: &mut File, left: &mut u64) -> io::Result<Vec<u8>> {
-    let mut chunk = vec![0; CHUNK.min(usize::try_from(*left).unwrap_or(CHUNK))];
-    let count = file.read(&mut chunk).await?;
-    if count == 0 {
-        // The length is already promised: better no tar than a wrong one.
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    *left -= count as u64;
-    chunk.truncate(count);
-    Ok(chunk)
+async fn read(open: &mut Open, left: &mut u64) -> io::Result<Vec<u8>> {
+    let most = CHUNK.min(usize::try_from(*left).unwrap_or(CHUNK));
+    let chunk = match open {
+        Open::File(file) => {
+            let mut chunk = vec![0; most];
+            let count = file.read(&mut chunk).await?;
+            chunk.truncate(count);
+            chunk
+        }
+        Open::Object(stream) => stream.try_next().await?.map(Vec::from).unwrap_or_default(),
+    };
+    *left = left.saturating_sub(chunk.len() as u64);
+    // The length is already promised: better no tar than a wrong one.
+    if chunk.is_empty() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(chunk) }
 }

@@ -1,6 +1,6 @@
 //! Published files over HTTP: streamed, in ranges, with the SHA-256 as a strong entity tag.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use axum::{
     body::Body,
@@ -13,13 +13,16 @@ use tower_http::services::ServeFile;
 
 use super::ApiError;
 use crate::{
-    artifact::{Artifact, ArtifactError},
-    http::ApiState,
+    artifact::{Artifact, ArtifactError, Content},
+    http::{ApiState, relay},
     job::{JobId, Status},
 };
 
 /// What the file service is to see of a request; entity tags are compared here, because its own are made of times.
 const PASSED_ON: [HeaderName; 2] = [header::RANGE, header::IF_UNMODIFIED_SINCE];
+
+/// How long a signed URL may be used.
+const SIGNED_FOR: Duration = Duration::from_mins(10);
 
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
@@ -31,7 +34,7 @@ pub(super) async fn serve(
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     published(state, id).await?;
-    let (path, artifact) = state.artifacts.locate(id, name).await?.ok_or(ApiError::ArtifactNotFound)?;
+    let (content, artifact) = state.artifacts.open(id, name).await?.ok_or(ApiError::ArtifactNotFound)?;
     let tag = format!("\"{}\"", artifact.sha256);
     if !preconditions_hold(request.headers(), &tag) {
         return Err(ApiError::PreconditionFailed);
@@ -39,10 +42,27 @@ pub(super) async fn serve(
     let mut response = if is_known(request.headers(), &tag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        read(&path, request, &tag).await?
+        match content {
+            Content::File(path) => read(&path, request, &tag).await?,
+            Content::Object(object) => relay::relay(&object, artifact.bytes, passed_on(&request, &tag)).await?,
+        }
     };
     describe(response.headers_mut(), &artifact, &tag);
     Ok(response)
+}
+
+/// Sends the client to the object store itself, where the file lies in one that can sign such a URL.
+pub(super) async fn redirect(state: &ApiState, id: JobId, name: &str) -> Result<Option<Response>, ApiError> {
+    published(state, id).await?;
+    let (content, _) = state.artifacts.open(id, name).await?.ok_or(ApiError::ArtifactNotFound)?;
+    let Content::Object(object) = content else { return Ok(None) };
+    let url = object.presigned(SIGNED_FOR).await?.and_then(|url| HeaderValue::from_str(&url).ok());
+    let no_store = HeaderValue::from_static("no-store");
+    let reply = |url| {
+        let headers = [(header::LOCATION, url), (header::CACHE_CONTROL, no_store)];
+        (StatusCode::TEMPORARY_REDIRECT, headers).into_response()
+    };
+    Ok(url.map(reply))
 }
 
 /// Whether a job has published; why not, where it has not.

@@ -1,22 +1,19 @@
 //! A job's log, as far as it goes or as it grows.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{io, time::Duration};
 
 use futures_util::stream::{Stream, unfold};
-use tokio::{fs::File, io::AsyncReadExt, time::Instant};
+use tokio::time::Instant;
 
 use super::{ApiState, prefer};
-use crate::job::JobId;
+use crate::{artifact::LogPlace, job::JobId};
 
-/// Bytes sent at once.
-const CHUNK: usize = 64 * 1024;
 /// Between two looks at the end of a log that grows.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// The log of a job; with `follow` until the job has ended or the server stops.
 pub(super) fn read(state: ApiState, job: JobId, follow: bool) -> impl Stream<Item = io::Result<Vec<u8>>> {
-    let path = state.logs.path(job);
-    let reader = Reader { state, job, path, file: None, follow, over: false };
+    let reader = Reader { state, job, place: LogPlace::default(), follow, over: false };
     unfold(reader, async |mut reader| match reader.next().await {
         Ok(Some(chunk)) => Some((Ok(chunk), reader)),
         Ok(None) => None,
@@ -30,18 +27,16 @@ pub(super) fn read(state: ApiState, job: JobId, follow: bool) -> impl Stream<Ite
 struct Reader {
     state: ApiState,
     job: JobId,
-    path: PathBuf,
-    /// Open once the job was started.
-    file: Option<File>,
+    place: LogPlace,
     follow: bool,
-    /// Whether the job had ended when the end of the file was last seen.
+    /// Whether the job had ended when the end of the log was last seen.
     over: bool,
 }
 
 impl Reader {
     async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
         loop {
-            let chunk = self.chunk().await?;
+            let chunk = self.state.logs.read(self.job, &mut self.place).await.map_err(io::Error::other)?;
             if !chunk.is_empty() {
                 return Ok(Some(chunk));
             }
@@ -52,22 +47,7 @@ impl Reader {
         }
     }
 
-    async fn chunk(&mut self) -> io::Result<Vec<u8>> {
-        if self.file.is_none() {
-            match File::open(&self.path).await {
-                Ok(file) => self.file = Some(file),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-                Err(error) => return Err(error),
-            }
-        }
-        let Some(file) = &mut self.file else { return Ok(Vec::new()) };
-        let mut chunk = vec![0; CHUNK];
-        let read = file.read(&mut chunk).await?;
-        chunk.truncate(read);
-        Ok(chunk)
-    }
-
-    /// Whether the job is over is asked before the last look at the file, so that no last line is missed.
+    /// Whether the job is over is asked before the last look at the log, so that no last line is missed.
     async fn wait(&mut self) -> io::Result<()> {
         let mut changes = self.state.store.changes();
         let record = self.state.store.get(self.job).await.map_err(io::Error::other)?;

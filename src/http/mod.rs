@@ -17,6 +17,7 @@ mod page;
 mod prefer;
 mod problem;
 mod query;
+mod relay;
 pub mod server;
 mod state;
 mod submit;

@@ -219,7 +219,9 @@ impl ApiError {
             Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition_failed"),
             Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
             Self::Store(StoreError::DiskFull) => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
-            Self::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
+            Self::Store(_) | Self::Artifacts(ArtifactError::Objects { .. } | ArtifactError::Rows(_)) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
+            }
             Self::Artifacts(_) | Self::Files(_) | Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         }
     }

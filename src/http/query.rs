@@ -128,6 +128,27 @@ impl<S: Send + Sync> FromRequestParts<S> for LogQuery {
     }
 }
 
+/// The query of a published file.
+pub(super) struct FileQuery {
+    /// Whether to be sent to where the file lies, where that can be.
+    pub(super) redirect: bool,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for FileQuery {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let mut redirect = None;
+        for (name, value) in &pairs(parts, state).await? {
+            match name.as_str() {
+                "redirect" => once("redirect", &mut redirect, boolean(value))?,
+                other => return Err(invalid(other, "unknown parameter: redirect is known")),
+            }
+        }
+        Ok(Self { redirect: redirect.unwrap_or(false) })
+    }
+}
+
 fn boolean(text: &str) -> Result<bool, String> {
     match text {
         "1" | "true" => Ok(true),

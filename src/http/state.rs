@@ -5,7 +5,7 @@ use tokio::sync::watch;
 
 use super::{RateLimit, uploads::Uploads};
 use crate::{
-    artifact::{ArtifactStore, Logs},
+    artifact::{ArtifactStore, Inputs, Logs},
     clock::Ids,
     job::{Planner, Publisher},
     queue::{DatasetStore, JobStore, KeyStore, QueueLimits},
@@ -26,6 +26,8 @@ pub struct ApiState {
     pub logs: Logs,
     /// The uploaded texts themselves.
     pub uploads: Uploads,
+    /// What a plan reads that may lie elsewhere, where there are several machines.
+    pub inputs: Option<Arc<dyn Inputs>>,
     /// What the method can do, and what a job would take.
     pub planner: Arc<dyn Planner>,
     /// Brings published folders to the hub.

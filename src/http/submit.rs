@@ -8,10 +8,7 @@ use axum::{
 
 use super::{ApiError, ApiState, JobView, access::Caller, idempotency::IdempotencyKey, prefer::Prefer};
 use crate::{
-    job::{
-        DatasetId, DatasetName, JobSpec, ModelSource, SpecError, Status,
-        spec::{Kind, TrainingData},
-    },
+    job::{JobSpec, ModelSource, SpecError, Status, spec::Kind},
     queue::{Origin, Submission, Submitted},
 };
 
@@ -90,7 +87,7 @@ async fn check_model(state: &ApiState, caller: &Caller, spec: &JobSpec) -> Resul
 
 /// Uploaded texts must be the caller's own.
 pub(super) async fn check_datasets(state: &ApiState, caller: &Caller, spec: &JobSpec) -> Result<(), ApiError> {
-    for (field, id) in uploaded(spec) {
+    for (field, id) in spec.uploaded() {
         let found = state.datasets.dataset(&id).await?;
         if found.is_none_or(|dataset| dataset.tenant != caller.tenant) {
             return Err(wrong(&field, format!("there is no data set {id}: GET /v1/datasets lists yours")));
@@ -101,25 +98,4 @@ pub(super) async fn check_datasets(state: &ApiState, caller: &Caller, spec: &Job
 
 fn wrong(field: &str, message: impl Into<String>) -> ApiError {
     ApiError::InvalidSpec(SpecError { field: field.to_owned(), message: message.into() })
-}
-
-/// The uploaded texts a job reads, by the field that names each.
-fn uploaded(spec: &JobSpec) -> Vec<(String, DatasetId)> {
-    let scored = spec.evaluation.iter().flat_map(|evaluation| evaluation.perplexity.iter().enumerate());
-    let scored = scored.map(|(index, name)| (format!("evaluation.perplexity[{index}]"), name));
-    let field = |index: usize| match spec.calibration.parts.len() {
-        1 => "calibration.dataset".to_owned(),
-        _ => format!("calibration.datasets[{index}].dataset"),
-    };
-    let read = spec.calibration.parts.iter().enumerate().map(|(index, part)| (field(index), &part.dataset));
-    let trained = spec.recovery.iter().filter_map(|recovery| match &recovery.dataset {
-        TrainingData::Own(name) => Some(("recovery.dataset".to_owned(), name)),
-        TrainingData::Alpaca => None,
-    });
-    let all = read.chain(trained).chain(scored);
-    let own = |(field, name): (String, &DatasetName)| match name {
-        DatasetName::Uploaded(id) => Some((field, *id)),
-        _ => None,
-    };
-    all.filter_map(own).collect()
 }

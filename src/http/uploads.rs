@@ -14,7 +14,7 @@ use tokio::{fs::File, io::AsyncWriteExt, time::timeout};
 
 use super::ApiError;
 use crate::{
-    artifact::hexadecimal,
+    artifact::{Depot, hexadecimal},
     job::{DatasetId, TextFormat},
 };
 
@@ -27,6 +27,7 @@ const LONGEST_LINE: u64 = 16 * 1024 * 1024;
 #[derive(Clone, Debug)]
 pub struct Uploads {
     folder: PathBuf,
+    depot: Option<Depot>,
 }
 
 /// A text that has arrived whole.
@@ -38,7 +39,13 @@ pub(super) struct Received {
 impl Uploads {
     /// Texts in `folder`, which is made when the first one comes.
     pub const fn new(folder: PathBuf) -> Self {
-        Self { folder }
+        Self { folder, depot: None }
+    }
+
+    /// Texts that are also sent to where all machines find them.
+    #[must_use]
+    pub fn for_all_machines(self, depot: Option<Depot>) -> Self {
+        Self { depot, ..self }
     }
 
     fn path(&self, id: &DatasetId, format: TextFormat) -> PathBuf {
@@ -59,11 +66,17 @@ impl Uploads {
         let (from, to) = (partial.0.clone(), self.path(id, format));
         let placed = tokio::task::spawn_blocking(move || place(&from, &to, format)).await;
         placed.unwrap_or_else(|error| Err(ApiError::Files(io::Error::other(error))))?;
+        if let Some(depot) = &self.depot {
+            depot.send_text(&self.path(id, format)).await?;
+        }
         Ok(received)
     }
 
     /// Removes a text, if it is there.
-    pub(super) fn remove(&self, id: &DatasetId, format: TextFormat) -> Result<(), ApiError> {
+    pub(super) async fn remove(&self, id: &DatasetId, format: TextFormat) -> Result<(), ApiError> {
+        if let Some(depot) = &self.depot {
+            depot.remove_text(&format!("{id}.{}", format.as_str())).await?;
+        }
         match fs::remove_file(self.path(id, format)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(ApiError::Files(error)),
             _ => Ok(()),

@@ -8,6 +8,7 @@
 //! - `slot`: claim → run → publish → settle.
 //! - `supervisor`: one child process from spawn to exit.
 //! - `presence`: whether anybody works on a data folder.
+//! - `shipping`: what other machines need to know of an attempt.
 //! - `retention`: how long jobs that are over are kept.
 //! - [`child`]: the other end of the pipe.
 //! - [`protocol`]: what is said on it.
@@ -19,6 +20,7 @@ mod pool;
 mod presence;
 pub mod protocol;
 mod retention;
+mod shipping;
 mod slot;
 mod supervisor;
 
@@ -27,6 +29,7 @@ use std::{ffi::OsString, fmt, path::PathBuf, time::Duration};
 pub use pool::{run, run_once};
 pub use presence::Presence;
 pub use retention::Retention;
+pub use shipping::Elsewhere;
 
 /// Histogram of how long attempts take, by outcome.
 pub const ATTEMPT_SECONDS: &str = "graspd_attempt_seconds";
@@ -65,6 +68,10 @@ pub struct Settings {
     pub worker: String,
     /// What of ended jobs is kept.
     pub retention: Retention,
+    /// Whether this process deletes what need not be kept, for all machines.
+    pub keeps_house: bool,
+    /// What is shared with other machines, where there are any.
+    pub elsewhere: Option<Elsewhere>,
     /// Every wait and limit.
     pub timing: Timing,
 }

@@ -57,12 +57,27 @@ pub async fn run_once(
     Slot { shared, device, worker, stopping }.once().await
 }
 
+async fn forget_copies(shared: &Shared) -> Result<(), String> {
+    let needed = shared.store.models_in_use().await.map_err(|error| error.to_string())?;
+    shared.artifacts.remove_copies_but(&needed).await.map_err(|error| error.to_string())
+}
+
 async fn sweep(shared: Arc<Shared>, mut stopping: watch::Receiver<bool>) {
     loop {
         for id in folder::jobs_with_work(&shared.settings) {
             shared.tidy(id).await;
         }
-        retention::apply(&shared).await;
+        if shared.settings.keeps_house {
+            retention::apply(&shared).await;
+            match shared.artifacts.sweep().await {
+                Ok(0) => {}
+                Ok(objects) => tracing::info!(objects, "what no job needs any more was removed"),
+                Err(error) => tracing::warn!(%error, "what no job needs any more could not be removed"),
+            }
+        }
+        if let Err(error) = forget_copies(&shared).await {
+            tracing::warn!(error, "copies of published folders could not be removed");
+        }
         if timeout(SWEEP, stopping.wait_for(|stop| *stop)).await.is_ok() {
             return;
         }

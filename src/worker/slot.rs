@@ -1,6 +1,7 @@
 //! A slot: claim → run → publish → settle, again and again.
 
 use std::{
+    future::Future,
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
     time::Duration,
@@ -16,6 +17,7 @@ use super::{
     Settings,
     folder::{self, Folder},
     lease::Lease,
+    shipping::{self, Shipping},
     supervisor::{Ending, Start, supervise},
 };
 use crate::{
@@ -27,6 +29,7 @@ use crate::{
 
 /// How much longer than an empty queue a store that fails is left alone.
 const PATIENCE_WITH_ERRORS: u32 = 10;
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// What all slots of a process share.
 pub(super) struct Shared {
@@ -60,7 +63,7 @@ impl Slot {
                 Ok(None) => self.pause(self.idle(), Some(&mut changes)).await,
                 Err(error) => {
                     tracing::error!(%error, "the store refused a claim");
-                    self.pause(self.idle() * PATIENCE_WITH_ERRORS, None).await;
+                    self.pause((self.idle() * PATIENCE_WITH_ERRORS).min(LONGEST_PAUSE), None).await;
                 }
             }
         }
@@ -126,6 +129,12 @@ impl Slot {
 
     async fn attempt(&self, claim: &Claim, lease: &mut Lease<'_>) -> Result<Outcome, Lost> {
         let settings = &self.shared.settings;
+        if let Some(elsewhere) = &settings.elsewhere {
+            let work = folder::work_folder(settings, claim.id);
+            if let Err(error) = self.keeping(lease, None, shipping::fetch(elsewhere, claim, &work)).await? {
+                return Ok(Outcome::Failed(describe(&error)));
+            }
+        }
         let folder = match Folder::prepare(settings, claim) {
             Ok(folder) => folder,
             Err(failure) => return Ok(Outcome::Failed(failure)),
@@ -135,12 +144,37 @@ impl Slot {
             Err(error) => return Ok(Outcome::Failed(describe(&error))),
         };
         let start = Start { settings, device: &self.device, folder: &folder, output: &output, claim };
-        match supervise(start, lease, self.stopping.clone()).await {
+        match self.supervise_and_ship(start, lease).await? {
             Ok(Ending::Finished) => self.publish(claim, lease).await,
             Ok(Ending::Over(outcome)) => Ok(outcome),
             Ok(Ending::Lost) => Err(Lost),
             Err(failure) => Ok(Outcome::Failed(failure)),
         }
+    }
+
+    /// Runs the child, and lets other machines know what it has finished.
+    async fn supervise_and_ship(
+        &self,
+        start: Start<'_>,
+        lease: &mut Lease<'_>,
+    ) -> Result<Result<Ending, Failure>, Lost> {
+        let (settings, claim, folder) = (start.settings, start.claim, start.folder);
+        let Some(elsewhere) = &settings.elsewhere else {
+            return Ok(supervise(start, lease, self.stopping.clone()).await);
+        };
+        let mut shipping = Shipping::new(&elsewhere.depot, claim, folder);
+        // Often enough that a machine that dies takes little with it.
+        let pause = settings.timing.lease / 3;
+        let ended = tokio::select! {
+            ended = supervise(start, lease, self.stopping.clone()) => ended,
+            never = shipping.go_on(pause) => match never {},
+        };
+        if let Ok(ended) = &ended
+            && *ended != Ending::Lost
+        {
+            self.keeping(lease, None, shipping.finish(ended)).await?;
+        }
+        Ok(ended)
     }
 
     /// Publishes the staged folder under a lease that is known to be held when it begins and kept while it lasts.
@@ -152,35 +186,37 @@ impl Slot {
             Beat::CancelRequested => return Ok(Outcome::Cancelled),
             Beat::Lost => return Err(Lost),
         }
+        // A cancel that comes now is too late: the folder may already be visible.
+        let publishing = self.shared.artifacts.publish(claim.id, claim.attempt);
+        Ok(match self.keeping(lease, Some(&progress), publishing).await? {
+            Ok(bytes) => {
+                // The events tell of a whole stage. Whether the attempt may end is asked when it settles.
+                lease.beat(Some(&Progress::new(Stage::Publish, 1, 1))).await;
+                metrics::counter!(super::PUBLISHED_BYTES).increment(bytes);
+                Outcome::Succeeded
+            }
+            Err(error) => Outcome::Failed(describe(&error)),
+        })
+    }
+
+    /// Does what takes its time, under a lease that is renewed meanwhile.
+    async fn keeping<T>(
+        &self,
+        lease: &mut Lease<'_>,
+        progress: Option<&Progress>,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Lost> {
         let mut ticks = interval(self.shared.settings.timing.beat);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let publishing = self.shared.artifacts.publish(claim.id, claim.attempt);
-        tokio::pin!(publishing);
+        tokio::pin!(work);
         loop {
             tokio::select! {
-                published = &mut publishing => return Ok(match published {
-                    Ok(()) => {
-                        // The events tell of a whole stage. Whether the attempt may end is asked when it settles.
-                        lease.beat(Some(&Progress::new(Stage::Publish, 1, 1))).await;
-                        self.count_published(claim.id).await;
-                        Outcome::Succeeded
-                    }
-                    Err(error) => Outcome::Failed(describe(&error)),
-                }),
-                // A cancel that comes now is too late: the folder may already be visible.
-                _ = ticks.tick() => if lease.beat(Some(&progress)).await == Beat::Lost {
+                done = &mut work => return Ok(done),
+                _ = ticks.tick() => if lease.beat(progress).await == Beat::Lost {
                     return Err(Lost);
                 },
             }
         }
-    }
-}
-
-impl Slot {
-    async fn count_published(&self, id: JobId) {
-        // A measurement is no reason to fail a job.
-        let files = self.shared.artifacts.list(id).await.ok().flatten().unwrap_or_default();
-        metrics::counter!(super::PUBLISHED_BYTES).increment(files.iter().map(|file| file.bytes).sum());
     }
 }
 
@@ -215,6 +251,10 @@ fn describe(error: &ArtifactError) -> Failure {
         ArtifactError::Io { path, source } => folder::refused(path, source),
         // The child wrote a folder that does not fit its own list, and would write the same again.
         ArtifactError::Corrupt { .. } => Failure::give_up(FailureCode::Internal, error.to_string()),
+        ArtifactError::Objects { .. } | ArtifactError::Rows(_) => {
+            tracing::warn!(%error, "the object store failed an attempt");
+            Failure::retry(FailureCode::Internal, "the object store failed: the worker's log has the details")
+        }
     }
 }
 

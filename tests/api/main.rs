@@ -131,6 +131,7 @@ impl TestApp {
             artifacts: Arc::new(artifacts.clone()),
             logs: Logs::new(folder.path().join("logs")),
             uploads: Uploads::new(folder.path().join("uploads")),
+            inputs: None,
             planner: Arc::new(planner()),
             publisher: publisher.clone(),
             ids: Arc::new(RandomIds),

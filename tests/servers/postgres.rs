@@ -27,7 +27,8 @@ start "$@"
 while read -r word; do
     case $word in
     kill) kill -KILL "$(head -1 "$2/data/postmaster.pid")"; wait ;;
-    start) start "$@" ;;
+    # Until the last of the old server's processes is gone, a new one does not start.
+    start) for try in 1 2 3 4 5 6 7 8 9 10; do start "$@"; sleep 0.5; kill -0 $! 2>/dev/null && break; done ;;
     esac
 done
 kill -INT "$(head -1 "$2/data/postmaster.pid")"

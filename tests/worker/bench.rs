@@ -58,6 +58,8 @@ impl Bench {
             slots_per_device: 1,
             worker: "test".to_owned(),
             retention: Retention::default(),
+            keeps_house: true,
+            elsewhere: None,
             timing: quick(),
         };
         let (stop, _) = watch::channel(false);

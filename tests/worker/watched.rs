@@ -12,7 +12,7 @@ use std::{
 
 use async_trait::async_trait;
 use graspd::{
-    artifact::{Artifact, ArtifactError, ArtifactStore, DiskStore},
+    artifact::{Artifact, ArtifactError, ArtifactStore, Content, DiskStore},
     job::{JobId, Progress, Status},
     queue::{
         Beat, Change, Claim, Deletion, EventRecord, JobRecord, JobStore, Listing, Outcome, Page, SqliteStore,
@@ -123,7 +123,7 @@ impl ArtifactStore for WatchedFolders {
         self.inner.stage(job, attempt).await
     }
 
-    async fn publish(&self, job: JobId, attempt: u32) -> Result<(), ArtifactError> {
+    async fn publish(&self, job: JobId, attempt: u32) -> Result<u64, ArtifactError> {
         if self.full.load(Ordering::SeqCst) {
             return Err(ArtifactError::Io { path: "artifacts".into(), source: std::io::ErrorKind::StorageFull.into() });
         }
@@ -148,6 +148,10 @@ impl ArtifactStore for WatchedFolders {
 
     async fn published(&self) -> Result<Vec<(JobId, u64)>, ArtifactError> {
         self.inner.published().await
+    }
+
+    async fn open(&self, job: JobId, name: &str) -> Result<Option<(Content, Artifact)>, ArtifactError> {
+        self.inner.open(job, name).await
     }
 
     async fn locate(&self, job: JobId, name: &str) -> Result<Option<(PathBuf, Artifact)>, ArtifactError> {

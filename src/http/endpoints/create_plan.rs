@@ -29,6 +29,9 @@ pub(in crate::http) async fn create_plan(
     SpecBody(spec): SpecBody,
 ) -> Result<Json<PlanView>, ApiError> {
     submit::check(&state, &caller, &spec).await?;
+    if let Some(inputs) = &state.inputs {
+        inputs.bring(&spec).await?;
+    }
     let planned = tokio::task::spawn_blocking(move || {
         let plan = state.planner.plan(&spec);
         PlanView::new(spec, plan)

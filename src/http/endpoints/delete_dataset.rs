@@ -18,7 +18,7 @@ pub(in crate::http) async fn delete_dataset(
     PathDataset(record): PathDataset,
 ) -> Result<StatusCode, ApiError> {
     // The file first: a record without its file can still be deleted, a file without its record never.
-    state.uploads.remove(&record.id, record.format)?;
+    state.uploads.remove(&record.id, record.format).await?;
     state.datasets.remove_dataset(&record.id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

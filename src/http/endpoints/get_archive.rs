@@ -57,7 +57,7 @@ fn tag(artifacts: &[Artifact]) -> String {
 async fn tar(state: &ApiState, id: JobId, artifacts: Vec<Artifact>) -> Result<Response, ApiError> {
     let mut files = Vec::with_capacity(artifacts.len());
     for artifact in artifacts {
-        let found = state.artifacts.locate(id, &artifact.name).await?;
+        let found = state.artifacts.open(id, &artifact.name).await?;
         files.push(found.ok_or(ApiError::ArtifactNotFound)?);
     }
     let name = id.to_string();

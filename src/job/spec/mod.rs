@@ -199,6 +199,7 @@ macro_rules! words {
 }
 
 mod recovery;
+mod uploads;
 
 pub use recovery::{
     LearningRateSchedule, Recovery, RecoveryBody, RecoveryMethod, RecoveryTarget, Template, TrainingData,
