@@ -6,8 +6,9 @@ use rayon::prelude::*;
 use serde_json::Value;
 
 use super::{
-    Encoder,
-    datasets::load_records,
+    Document, Documents, Encoder,
+    datasets::{has_local_records, load_records},
+    documents::{Sequence, Writer},
     few_shot::{FewShot, fingerprint},
     tasks::{self, DELIMITER, Question},
 };
@@ -19,6 +20,8 @@ use crate::{
 
 /// Tokens that go through the model at once.
 const TOKENS_AT_ONCE: usize = 2048;
+/// Questions that are encoded together.
+const QUESTIONS_AT_ONCE: usize = 256;
 
 /// A task whose documents are tokens.
 pub struct Exam {
@@ -29,23 +32,15 @@ pub struct Exam {
     /// Examples before each question, and the split they come from.
     pub few_shot: Option<(usize, &'static str)>,
     /// The documents.
-    pub documents: Vec<Document>,
+    pub documents: Documents,
 }
 
-/// A question as tokens. Its sequences share the trunk.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Document {
-    trunk: Vec<u32>,
-    branches: Vec<Branch>,
-    lengths: Vec<usize>,
-    gold: Option<usize>,
-}
-
-/// A choice: what the model reads behind the trunk, and the last tokens it should have said.
-#[derive(Debug, PartialEq, Eq)]
-struct Branch {
-    tokens: Vec<u32>,
-    targets: Vec<u32>,
+/// Answers of a task so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    documents: usize,
+    right: usize,
+    right_normalised: usize,
 }
 
 /// Which documents of a task, and how they are asked.
@@ -60,69 +55,109 @@ pub struct Asking {
 }
 
 impl Exam {
-    /// Reads a task's documents and encodes them for a model.
+    /// Reads a task's documents and encodes them for a model, into the file `place`.
     ///
     /// # Errors
-    /// As [`load_records`], and when the tokenizer fails.
+    /// As [`load_records`], and when the tokenizer fails or the file cannot be written.
     pub fn read(
         task: TaskName,
         asking: Asking,
         encoder: &Encoder,
-        datasets_dir: &Path,
-        hub: &HubSettings,
+        (datasets_dir, hub): (&Path, &HubSettings),
+        place: &Path,
     ) -> Result<Self, Error> {
         let split = tasks::split(task);
-        let mut questions = Vec::new();
-        let is_local = load_records(task.into(), split, datasets_dir, hub, &mut |record: Value| {
-            if asking.limit.is_none_or(|limit| questions.len() < limit) {
-                let fingerprint = fingerprint(&record);
-                questions.push((fingerprint, tasks::question(task, record)?));
+        let mut examples = None;
+        if asking.num_fewshot > 0 {
+            let is_local = has_local_records(task.into(), split, datasets_dir)?;
+            examples = Some(FewShot::prepare(task, asking.num_fewshot, is_local, datasets_dir, hub)?);
+        }
+        let few_shot = examples.as_ref().map(|examples| (asking.num_fewshot, examples.split));
+        let encode = Encode { encoder, longest: asking.longest };
+        let mut booklet = Booklet { encode, questions: Vec::new(), writer: Writer::create(place)?, failed: None };
+        let mut seen = 0;
+        load_records(task.into(), split, datasets_dir, hub, &mut |record: Value| {
+            if asking.limit.is_none_or(|limit| seen < limit) {
+                seen += 1;
+                let before = examples.as_mut().map(|examples| examples.next(fingerprint(&record)));
+                let mut question = tasks::question(task, record)?;
+                question.put_before(&before.unwrap_or_default());
+                booklet.push(question);
             }
             Ok(())
         })?;
-        if questions.is_empty() {
+        if seen == 0 {
             return Err(Error::InvalidDataset(format!("{task} ({split}) has no documents")));
         }
-        let mut few_shot = None;
-        if asking.num_fewshot > 0 {
-            let mut examples = FewShot::prepare(task, asking.num_fewshot, is_local, datasets_dir, hub)?;
-            for (fingerprint, question) in &mut questions {
-                question.put_before(&examples.next(*fingerprint));
-            }
-            few_shot = Some((asking.num_fewshot, examples.split));
-        }
-        let encode = |(_, question): (u64, Question)| Document::encode(question, encoder, asking.longest);
-        let documents = questions.into_par_iter().map(encode).collect::<Result<_, _>>()?;
-        Ok(Self { task, split, few_shot, documents })
+        Ok(Self { task, split, few_shot, documents: booklet.finish()? })
+    }
+}
+
+impl Tally {
+    /// Counts a document by the log-likelihoods of its choices, as lm-eval does.
+    pub fn add(&mut self, document: &Document, log_likelihoods: &[f64]) {
+        let per_character = log_likelihoods.iter().zip(&document.lengths);
+        let per_character = per_character.map(|(score, &length)| normalised(*score, length));
+        self.documents += 1;
+        self.right += usize::from(document.gold == likeliest(log_likelihoods.iter().copied()));
+        self.right_normalised += usize::from(document.gold == likeliest(per_character));
     }
 
-    /// Accuracies from the log-likelihoods of every document's choices, as lm-eval counts them.
-    pub fn scores(&self, log_likelihoods: &[Vec<f64>]) -> TaskScores {
-        let (mut right, mut right_normalised) = (0, 0);
-        for (document, scores) in self.documents.iter().zip(log_likelihoods) {
-            let per_character = scores.iter().zip(&document.lengths).map(|(score, &length)| normalised(*score, length));
-            right += usize::from(document.gold == likeliest(scores.iter().copied()));
-            right_normalised += usize::from(document.gold == likeliest(per_character));
-        }
-        let (acc, acc_stderr) = mean(right, self.documents.len());
+    /// The accuracies of a task.
+    pub fn scores(&self, task: TaskName) -> TaskScores {
+        let (acc, acc_stderr) = mean(self.right, self.documents);
         let (mut acc_norm, mut acc_norm_stderr) = (None, None);
-        if tasks::has_normalised_accuracy(self.task) {
-            let (mean, stderr) = mean(right_normalised, self.documents.len());
+        if tasks::has_normalised_accuracy(task) {
+            let (mean, stderr) = mean(self.right_normalised, self.documents);
             (acc_norm, acc_norm_stderr) = (Some(mean), stderr);
         }
         TaskScores { acc, acc_stderr, acc_norm, acc_norm_stderr }
     }
 }
 
-/// The first documents, as many as go through the model together.
-pub fn first_batch(documents: &[Document]) -> &[Document] {
-    let mut tokens = 0;
-    let fits = |document: &&Document| {
-        tokens += document.trunk.len() + document.branches.iter().map(|branch| branch.tokens.len()).sum::<usize>();
-        tokens <= TOKENS_AT_ONCE
-    };
-    let count = documents.iter().take_while(fits).count().max(1);
-    &documents[..count.min(documents.len())]
+/// Documents on their way into their file, some questions at a time.
+struct Booklet<'a> {
+    encode: Encode<'a>,
+    questions: Vec<Question>,
+    writer: Writer,
+    /// What went wrong: it is not the record's fault.
+    failed: Option<Error>,
+}
+
+impl Booklet<'_> {
+    fn push(&mut self, question: Question) {
+        self.questions.push(question);
+        if self.questions.len() == QUESTIONS_AT_ONCE {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        let questions = std::mem::take(&mut self.questions);
+        if self.failed.is_some() {
+            return;
+        }
+        let encoded: Result<Vec<Document>, Error> =
+            questions.into_par_iter().map(|question| self.encode.document(question)).collect();
+        let written =
+            encoded.and_then(|documents| documents.iter().try_for_each(|document| self.writer.push(document)));
+        self.failed = written.err();
+    }
+
+    fn finish(mut self) -> Result<Documents, Error> {
+        self.flush();
+        match self.failed {
+            Some(failed) => Err(failed),
+            None => self.writer.finish(),
+        }
+    }
+}
+
+/// How questions become tokens.
+#[derive(Clone, Copy)]
+struct Encode<'a> {
+    encoder: &'a Encoder,
+    longest: usize,
 }
 
 impl Question {
@@ -133,36 +168,31 @@ impl Question {
     }
 }
 
-impl Document {
-    /// A sequence that is `read` as a whole, and the last tokens that should have been said.
-    pub(super) fn sequence(read: Vec<u32>, targets: Vec<u32>) -> Self {
-        // A trunk is attended from in tiles, however long it is.
-        Self { trunk: read, branches: vec![Branch { tokens: Vec::new(), targets }], lengths: Vec::new(), gold: None }
-    }
-
-    /// Tokens of its longest sequence.
-    pub fn longest(&self) -> usize {
-        self.trunk.len() + self.branches.iter().map(|branch| branch.tokens.len()).max().unwrap_or(0)
-    }
-
-    fn encode(question: Question, encoder: &Encoder, longest: usize) -> Result<Self, Error> {
-        let mut sequences = Vec::with_capacity(question.pairs.len());
-        for (context, continuation) in &question.pairs {
-            sequences.push(encode_pair(encoder, context, &format!("{DELIMITER}{continuation}"))?);
+impl Encode<'_> {
+    fn document(self, question: Question) -> Result<Document, Error> {
+        let Question { pairs, lengths, gold } = question;
+        let mut sequences = Vec::with_capacity(pairs.len());
+        let mut last: Option<(&str, usize)> = None;
+        for (context, continuation) in &pairs {
+            // Choices have their context in common as a rule.
+            let known = last.filter(|(text, _)| text == context).map(|(_, length)| length);
+            let (tokens, length) = encode_pair(self.encoder, context, &format!("{DELIMITER}{continuation}"), known)?;
+            last = Some((context, length));
+            sequences.push(cut(tokens, length, self.longest));
         }
-        let mut choices: Vec<(Vec<u32>, Vec<u32>)> =
-            sequences.into_iter().map(|(tokens, context)| cut(tokens, context, longest)).collect();
-        let shared = shared_beginning(&choices);
-        let trunk = choices.first().map(|(read, _)| read[..shared].to_vec()).unwrap_or_default();
-        let branches = choices.drain(..).map(|(read, targets)| Branch { tokens: read[shared..].to_vec(), targets });
-        let branches = branches.collect();
-        Ok(Self { trunk, branches, lengths: question.lengths, gold: question.gold })
+        Ok(Document { sequences, lengths, gold })
     }
 }
 
 /// The tokens of both parts, and how many belong to the context. White space at its end goes to the continuation, and
-/// the two are encoded as one text, so that a token that spans the boundary is scored with the continuation.
-fn encode_pair(encoder: &Encoder, context: &str, continuation: &str) -> Result<(Vec<u32>, usize), Error> {
+/// the two are encoded as one text, so that a token that spans the boundary is scored with the continuation. `known` is how
+/// many tokens the context has, where that is known.
+fn encode_pair(
+    encoder: &Encoder,
+    context: &str,
+    continuation: &str,
+    known: Option<usize>,
+) -> Result<(Vec<u32>, usize), Error> {
     let stripped = context.trim_end_matches(is_space);
     if context.is_empty() {
         let (first, tokens) = (encoder.first_token()?, encoder.encode(continuation, false)?);
@@ -170,7 +200,7 @@ fn encode_pair(encoder: &Encoder, context: &str, continuation: &str) -> Result<(
         return Ok((if begins { tokens } else { [&[first], tokens.as_slice()].concat() }, 1));
     }
     let whole = encoder.encode_prompt(&format!("{context}{continuation}"))?;
-    let length = encoder.encode_prompt(stripped)?.len();
+    let length = known.map_or_else(|| Ok(encoder.encode_prompt(stripped)?.len()), Ok::<_, Error>)?;
     Ok((whole, length))
 }
 
@@ -179,24 +209,34 @@ pub(super) fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 
-/// What the model reads of a sequence, at most `longest` tokens from its end, and the tokens to score.
-fn cut(mut tokens: Vec<u32>, context: usize, longest: usize) -> (Vec<u32>, Vec<u32>) {
+/// The last `longest` tokens that the model may read of a sequence and the one behind them; those of the continuation are
+/// scored.
+fn cut(mut tokens: Vec<u32>, context: usize, longest: usize) -> Sequence {
     // A sequence begins with something that is not scored, as the first token has nothing before it.
-    let mut start = context.clamp(1, tokens.len().max(1));
+    let start = context.clamp(1, tokens.len().max(1));
     let excess = tokens.len().saturating_sub(longest + 1);
     tokens.drain(..excess);
-    start = start.saturating_sub(excess).max(1).min(tokens.len());
-    let targets = tokens.split_off(start);
-    let mut read = tokens;
-    read.extend_from_slice(&targets[..targets.len().saturating_sub(1)]);
-    (read, targets)
+    let start = start.saturating_sub(excess).max(1).min(tokens.len());
+    Sequence { scored: tokens.len() - start, tokens }
 }
 
-/// Tokens that all sequences begin with.
-fn shared_beginning(choices: &[(Vec<u32>, Vec<u32>)]) -> usize {
-    let Some(((first, _), others)) = choices.split_first() else { return 0 };
-    let common = |other: &[u32]| first.iter().zip(other).take_while(|(a, b)| a == b).count();
-    others.iter().map(|(read, _)| common(read)).min().unwrap_or(first.len())
+/// The next documents, as many as go through the model together; none at the end.
+///
+/// # Errors
+/// That of a document that cannot be read.
+pub fn next_batch(
+    documents: &mut std::iter::Peekable<impl Iterator<Item = Result<Document, Error>>>,
+) -> Result<Vec<Document>, Error> {
+    let (mut batch, mut tokens): (Vec<Document>, usize) = (Vec::new(), 0);
+    loop {
+        let fits = |next: &Result<Document, Error>| {
+            batch.is_empty() || next.as_ref().map_or(true, |next| tokens + next.tokens() <= TOKENS_AT_ONCE)
+        };
+        let Some(next) = documents.next_if(fits) else { return Ok(batch) };
+        let next = next?;
+        tokens += next.tokens();
+        batch.push(next);
+    }
 }
 
 /// The log-likelihood of every choice of every document.
@@ -208,20 +248,21 @@ pub fn log_likelihoods(
     documents: &[Document],
     observe: &mut dyn FnMut() -> Result<(), Error>,
 ) -> Result<Vec<Vec<f64>>, Error> {
-    let (mut packed, mut rows, mut targets) = (Packed::default(), Vec::new(), Vec::new());
-    for document in documents {
-        let places = packed.push(&document.trunk, document.branches.iter().map(|branch| branch.tokens.as_slice()));
-        for (index, branch) in document.branches.iter().enumerate() {
-            let end = document.trunk.len() + branch.tokens.len();
-            rows.extend((end - branch.targets.len()..end).map(|position| places.of(index, position) as u32));
-            targets.extend_from_slice(&branch.targets);
-        }
+    let sequences: Vec<&Sequence> = documents.iter().flat_map(|document| &document.sequences).collect();
+    let packed = Packed::new(&sequences.iter().map(|sequence| sequence.read()).collect::<Vec<_>>());
+    let (mut rows, mut targets) = (Vec::new(), Vec::new());
+    for (index, sequence) in sequences.iter().enumerate() {
+        let unscored = sequence.read().len().saturating_sub(sequence.scored);
+        rows.extend(packed.rows(index).skip(unscored).map(|row| row as u32));
+        targets.extend_from_slice(sequence.targets());
+    }
+    if packed.is_empty() {
+        return Ok(documents.iter().map(|document| vec![0.0; document.sequences.len()]).collect());
     }
     let hidden = decoder.forward_packed(&packed, observe)?;
     let mut scores = decoder.head.log_probabilities(&hidden, &rows, &targets)?.into_iter();
-    let of_branch = |branch: &Branch| scores.by_ref().take(branch.targets.len()).sum();
-    let mut of_branch = of_branch;
-    Ok(documents.iter().map(|document| document.branches.iter().map(&mut of_branch).collect()).collect())
+    let mut of_sequence = |sequence: &Sequence| scores.by_ref().take(sequence.scored).sum();
+    Ok(documents.iter().map(|document| document.sequences.iter().map(&mut of_sequence).collect()).collect())
 }
 
 /// Per character; an empty choice is never the likeliest.
@@ -249,9 +290,14 @@ mod tests {
 
     #[test]
     fn long_contexts_are_cut_from_the_left() {
-        assert_eq!(cut(vec![1, 2, 3, 4, 5], 3, 10), (vec![1, 2, 3, 4], vec![4, 5]));
-        assert_eq!(cut(vec![1, 2, 3, 4, 5], 3, 3), (vec![2, 3, 4], vec![4, 5]));
-        assert_eq!(cut(vec![1, 2, 3, 4, 5], 1, 2), (vec![3, 4], vec![4, 5]));
+        let parts = |context, longest| {
+            let cut = cut(vec![1, 2, 3, 4, 5], context, longest);
+            (cut.read().to_vec(), cut.targets().to_vec())
+        };
+        assert_eq!(parts(3, 10), (vec![1, 2, 3, 4], vec![4, 5]));
+        assert_eq!(parts(3, 3), (vec![2, 3, 4], vec![4, 5]));
+        assert_eq!(parts(1, 2), (vec![3, 4], vec![4, 5]));
+        assert_eq!(parts(5, 10), (vec![], vec![]), "an empty choice has nothing to be read for");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod choices;
 mod datasets;
 mod detokenize;
+mod documents;
 mod encoder;
 mod few_shot;
 mod generation;
@@ -12,8 +13,9 @@ mod rolling;
 mod tasks;
 mod windows;
 
-pub use choices::{Asking, Document, Exam, first_batch, log_likelihoods};
+pub use choices::{Asking, Exam, Tally, log_likelihoods, next_batch};
 pub use datasets::{Instruction, TrainingText, load_evaluation_text, load_text, load_training};
+pub use documents::{Document, Documents};
 pub use encoder::Encoder;
 pub use generation::{Generation, Speed, measure_speed};
 pub use perplexity::{Perplexity, measure};

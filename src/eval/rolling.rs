@@ -3,7 +3,12 @@
 
 use std::path::Path;
 
-use super::{Asking, Document, Encoder, datasets::load_pages, detokenize};
+use super::{
+    Asking, Document, Documents, Encoder,
+    datasets::load_pages,
+    detokenize,
+    documents::{Sequence, Writer},
+};
 use crate::{
     checkpoint::{Error, HubSettings},
     job::{RollingScores, RollingTask},
@@ -20,26 +25,24 @@ pub struct Rolling {
     pub split: &'static str,
     /// Documents.
     pub documents: usize,
-    /// Tokens in the longest window.
-    pub window: usize,
     /// The documents' windows, one document after the other.
-    pub windows: Vec<Document>,
+    pub windows: Documents,
     words: u64,
     bytes: u64,
 }
 
 impl Rolling {
-    /// Reads a task's documents and encodes them for a model.
+    /// Reads a task's documents and encodes them for a model, into the file `place`.
     ///
     /// # Errors
     /// [`Error::DatasetNotFound`] says what to put where, [`Error::InvalidDataset`] what is wrong with a file; and when
-    /// the tokenizer fails.
+    /// the tokenizer fails or the file cannot be written.
     pub fn read(
         task: RollingTask,
         asking: Asking,
         encoder: &Encoder,
-        datasets_dir: &Path,
-        hub: &HubSettings,
+        (datasets_dir, hub): (&Path, &HubSettings),
+        place: &Path,
     ) -> Result<Self, Error> {
         let mut pages = Vec::new();
         load_pages(task, SPLIT, datasets_dir, hub, &mut |page| pages.push(page))?;
@@ -48,25 +51,24 @@ impl Rolling {
             return Err(Error::InvalidDataset(format!("{task} ({SPLIT}) has no documents")));
         }
         let first = encoder.first_token()?;
-        let mut windows = Vec::new();
+        let mut writer = Writer::create(place)?;
         for page in &pages {
             let tokens = encoder.encode_prompt(&detokenize::wikitext(page))?;
-            windows.extend(cut(first, &tokens, asking.longest));
+            cut(first, &tokens, asking.longest).iter().try_for_each(|window| writer.push(window))?;
         }
         Ok(Self {
             task,
             split: SPLIT,
             documents: pages.len(),
-            window: windows.iter().map(Document::longest).max().unwrap_or(0),
-            windows,
+            windows: writer.finish()?,
             words: pages.iter().map(|page| detokenize::count_words(page)).sum(),
             bytes: pages.iter().map(|page| page.len() as u64).sum(),
         })
     }
 
-    /// The scores from every window's log-likelihood.
-    pub fn scores(&self, log_likelihoods: &[Vec<f64>]) -> RollingScores {
-        RollingScores::of(log_likelihoods.iter().flatten().sum(), self.words, self.bytes)
+    /// The scores from the log-likelihood of all windows together.
+    pub fn scores(&self, log_likelihood: f64) -> RollingScores {
+        RollingScores::of(log_likelihood, self.words, self.bytes)
     }
 }
 
@@ -78,8 +80,8 @@ fn cut(first: u32, tokens: &[u32], longest: usize) -> Vec<Document> {
     let mut scored = 0;
     while scored < tokens.len() {
         let end = tokens.len().min(scored + longest);
-        let read = whole[end.saturating_sub(longest)..end].to_vec();
-        windows.push(Document::sequence(read, tokens[scored..end].to_vec()));
+        let tokens = whole[end.saturating_sub(longest)..=end].to_vec();
+        windows.push(Document::of(Sequence { tokens, scored: end - scored }));
         scored = end;
     }
     windows
@@ -94,14 +96,15 @@ mod tests {
     #[test]
     fn windows_are_those_of_lm_eval() {
         let tokens = [1, 2, 3, 4, 5, 6, 7];
-        assert_eq!(cut(0, &tokens, 10), [Document::sequence(vec![0, 1, 2, 3, 4, 5, 6], tokens.to_vec())]);
+        let parts = |longest| -> Vec<(Vec<u32>, Vec<u32>)> {
+            let windows = cut(0, &tokens, longest);
+            let parts = |sequence: &Sequence| (sequence.read().to_vec(), sequence.targets().to_vec());
+            windows.iter().flat_map(|window| &window.sequences).map(parts).collect()
+        };
+        assert_eq!(parts(10), [(vec![0, 1, 2, 3, 4, 5, 6], tokens.to_vec())]);
         assert_eq!(
-            cut(0, &tokens, 3),
-            [
-                Document::sequence(vec![0, 1, 2], vec![1, 2, 3]),
-                Document::sequence(vec![3, 4, 5], vec![4, 5, 6]),
-                Document::sequence(vec![4, 5, 6], vec![7]),
-            ]
+            parts(3),
+            [(vec![0, 1, 2], vec![1, 2, 3]), (vec![3, 4, 5], vec![4, 5, 6]), (vec![4, 5, 6], vec![7])]
         );
         assert!(cut(0, &[], 3).is_empty());
     }

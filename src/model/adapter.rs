@@ -7,7 +7,7 @@ use std::sync::{
 
 use candle_core::{Result, Tensor};
 
-use super::ops::{accumulate, dropout};
+use super::ops::{accumulate, dropout, scale};
 
 /// What is added to a matrix.
 #[derive(Clone, Debug)]
@@ -20,6 +20,12 @@ pub struct Adapter {
     pub scale: f64,
     /// Of the adapter's input.
     pub dropout: Dropout,
+}
+
+/// Gradients of an adapter, of the shapes of its parts.
+pub(super) struct AdapterGradients {
+    pub(super) down: Tensor,
+    pub(super) up: Tensor,
 }
 
 /// Dropout that is the same in the forward and the backward pass of a round.
@@ -66,7 +72,7 @@ impl Dropout {
 impl Adapter {
     /// Adds scale · B A dropout(x) to `y` [tokens, out], for `x` [tokens, in].
     pub(super) fn add_forward(&self, x: &Tensor, y: Tensor) -> Result<Tensor> {
-        let inner = (self.dropout.apply(x)?.matmul(&self.down.t()?)? * self.scale)?;
+        let inner = scale(self.dropout.apply(x)?.matmul(&self.down.t()?)?, self.scale)?;
         accumulate(y, &inner.matmul(&self.up.t()?)?)
     }
 
@@ -75,16 +81,18 @@ impl Adapter {
         accumulate(gx, &self.dropout.apply(&self.inner_gradient(gy)?.matmul(&self.down)?)?)
     }
 
-    /// (∂L/∂A, ∂L/∂B) from what the matrix got and the gradient of what it gave.
-    pub(super) fn gradients(&self, x: &Tensor, gy: &Tensor) -> Result<(Tensor, Tensor)> {
+    /// ∂L/∂A and ∂L/∂B from what the matrix got and the gradient of what it gave; and `gx` with the adapter's share of ∂L/∂x.
+    pub(super) fn backward(&self, x: &Tensor, gy: &Tensor, gx: Tensor) -> Result<(AdapterGradients, Tensor)> {
         let x = self.dropout.apply(x)?;
-        let inner = (x.matmul(&self.down.t()?)? * self.scale)?;
-        Ok((self.inner_gradient(gy)?.t()?.matmul(&x)?, gy.t()?.matmul(&inner)?))
+        let inner = scale(x.matmul(&self.down.t()?)?, self.scale)?;
+        let g_inner = self.inner_gradient(gy)?;
+        let gx = accumulate(gx, &self.dropout.apply(&g_inner.matmul(&self.down)?)?)?;
+        Ok((AdapterGradients { down: g_inner.t()?.matmul(&x)?, up: gy.t()?.matmul(&inner)? }, gx))
     }
 
     /// ∂L/∂(A x) [tokens, rank].
     fn inner_gradient(&self, gy: &Tensor) -> Result<Tensor> {
-        gy.matmul(&self.up)? * self.scale
+        scale(gy.matmul(&self.up)?, self.scale)
     }
 
     /// `weight` [out, in] with the adapter in it: of the same shape.

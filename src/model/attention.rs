@@ -2,7 +2,7 @@ use candle_core::{Result, Tensor};
 
 use super::{
     Batch, Config, GradientSink, Linear, Norm, Rotary,
-    ops::{AttentionShape, attend, attend_backward, rms_norm, rms_norm_backward},
+    ops::{AttentionShape, accumulate, attend, attend_backward, rms_norm, rms_norm_backward},
     rotary::Turn,
 };
 use crate::job::spec::Projection;
@@ -82,8 +82,7 @@ impl Attention {
     ) -> Result<Tensor> {
         let shape = AttentionShape { batch, ..self.shape };
         let Saved { x, unnormed, q, k, v, o, lse } = saved;
-        sink.accept(Projection::OProj, o, gy)?;
-        let go = self.o_proj.backward(gy)?;
+        let go = sink.backward(Projection::OProj, &self.o_proj, o, gy)?;
         let (gq, gk, gv) = attend_backward((q, k, v), (o, lse), &go, shape)?;
         let (mut gq, mut gk) = (rotary.apply(&gq, batch, Turn::Back)?, rotary.apply(&gk, batch, Turn::Back)?);
         if let (Some((q, k)), Some((q_norm, k_norm))) = (unnormed, &self.qk_norm) {
@@ -92,10 +91,10 @@ impl Attention {
             gq = self.norm_heads_backward(q, q_norm, &gq)?;
             gk = self.norm_heads_backward(k, k_norm, &gk)?;
         }
-        sink.accept(Projection::QProj, x, &gq)?;
-        sink.accept(Projection::KProj, x, &gk)?;
-        sink.accept(Projection::VProj, x, &gv)?;
-        (self.q_proj.backward(&gq)? + self.k_proj.backward(&gk)?)? + self.v_proj.backward(&gv)?
+        let of_queries = sink.backward(Projection::QProj, &self.q_proj, x, &gq)?;
+        let of_keys = sink.backward(Projection::KProj, &self.k_proj, x, &gk)?;
+        let of_values = sink.backward(Projection::VProj, &self.v_proj, x, &gv)?;
+        accumulate(accumulate(of_queries, &of_keys)?, &of_values)
     }
 
     /// [tokens, heads · d] -> [tokens · heads, d], where a head is a row, and back.

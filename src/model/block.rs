@@ -3,7 +3,7 @@ use candle_core::{Result, Tensor};
 use super::{
     Batch, Linear, Rotary,
     attention::{self, Attention},
-    ops::{rms_norm, rms_norm_backward, swiglu, swiglu_backward},
+    ops::{accumulate, rms_norm, rms_norm_backward, swiglu, swiglu_backward},
 };
 use crate::job::spec::Projection;
 
@@ -12,6 +12,12 @@ pub trait GradientSink {
     /// `x` [tokens, in] is what the projection got, `gy` [tokens, out] the gradient of what it gave: its weight's
     /// gradient is `gyᵀ x`.
     fn accept(&mut self, projection: Projection, x: &Tensor, gy: &Tensor) -> Result<()>;
+
+    /// The same, and returns ∂L/∂x [tokens, in], on whose way to `x` a sink may find what it is looking for.
+    fn backward(&mut self, projection: Projection, linear: &Linear, x: &Tensor, gy: &Tensor) -> Result<Tensor> {
+        self.accept(projection, x, gy)?;
+        linear.backward(gy)
+    }
 
     /// `x` [.., width] is what a norm got, `gy` the gradient of what it gave; most callers do not care.
     fn accept_norm(&mut self, _norm: Norm, _x: &Tensor, _gy: &Tensor) -> Result<()> {
@@ -84,10 +90,10 @@ impl Block {
     /// As [`Self::forward`], with what [`Self::backward`] needs.
     pub fn forward_saving(&self, x: &Tensor, batch: Batch, rotary: &Rotary) -> Result<(Tensor, Saved)> {
         let (attended, attention) = self.attention.forward(&rms_norm(x, &self.input_norm, self.eps)?, batch, rotary)?;
-        let h = (x + attended)?;
+        let h = accumulate(attended, x)?;
         let normed = rms_norm(&h, &self.post_norm, self.eps)?;
         let (gate, up) = (self.mlp.gate_proj.forward(&normed)?, self.mlp.up_proj.forward(&normed)?);
-        let y = (&h + self.mlp.down_proj.forward(&swiglu(&gate, &up)?)?)?;
+        let y = accumulate(self.mlp.down_proj.forward(&swiglu(&gate, &up)?)?, &h)?;
         Ok((y, Saved { x: x.clone(), attention, h, normed, gate, up }))
     }
 
@@ -118,20 +124,19 @@ impl Block {
         let Saved { x, attention, h, .. } = saved;
         let g_normed = self.mlp_backward(saved, gy, sink)?;
         sink.accept_norm(Norm::Post, h, &g_normed)?;
-        let gh = (gy + rms_norm_backward(h, &self.post_norm, self.eps, &g_normed)?)?;
+        let gh = accumulate(rms_norm_backward(h, &self.post_norm, self.eps, &g_normed)?, gy)?;
         let g_normed = self.attention.backward(attention, &gh, batch, rotary, sink)?;
         sink.accept_norm(Norm::Input, x, &g_normed)?;
-        gh + rms_norm_backward(x, &self.input_norm, self.eps, &g_normed)?
+        accumulate(rms_norm_backward(x, &self.input_norm, self.eps, &g_normed)?, &gh)
     }
 
     fn mlp_backward(&self, saved: &Saved, gy: &Tensor, sink: &mut dyn GradientSink) -> Result<Tensor> {
         let Saved { normed, gate, up, .. } = saved;
         // The product is cheap to make again and as large as both its factors.
-        sink.accept(Projection::DownProj, &swiglu(gate, up)?, gy)?;
-        let (g_gate, g_up) = swiglu_backward(gate, up, &self.mlp.down_proj.backward(gy)?)?;
-        sink.accept(Projection::GateProj, normed, &g_gate)?;
-        sink.accept(Projection::UpProj, normed, &g_up)?;
-        self.mlp.gate_proj.backward(&g_gate)? + self.mlp.up_proj.backward(&g_up)?
+        let g_activated = sink.backward(Projection::DownProj, &self.mlp.down_proj, &swiglu(gate, up)?, gy)?;
+        let (g_gate, g_up) = swiglu_backward(gate, up, &g_activated)?;
+        let of_gate = sink.backward(Projection::GateProj, &self.mlp.gate_proj, normed, &g_gate)?;
+        accumulate(of_gate, &sink.backward(Projection::UpProj, &self.mlp.up_proj, normed, &g_up)?)
     }
 
     /// A projection of this layer.

@@ -66,7 +66,7 @@ impl Decoder {
         let mut pieces = Vec::with_capacity(tokens.len().div_ceil(TILE));
         for row in (0..tokens.len()).step_by(TILE) {
             let queries = row..tokens.len().min(row + TILE);
-            pieces.push(Piece { queries, seen: 0..past + row, own: past + row });
+            pieces.push(Piece { queries, seen: std::iter::once(0..past + row).collect(), own: past + row });
         }
         let positions: Vec<u32> = (past..past + tokens.len()).map(|position| position as u32).collect();
         cache.length += tokens.len();

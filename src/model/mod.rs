@@ -33,7 +33,7 @@ pub use device::open_device;
 pub use head::{Head, LOGITS, Losses};
 pub use linear::{Factors, Linear, Matrix, Side};
 pub use ops::{AdamW, Moments, accumulate, add_gram, cosine_similarities, squared_norm};
-pub use packed::{Packed, Rows};
+pub use packed::Packed;
 pub use passes::{Group, Start, Visitor};
 pub use rotary::Rotary;
 pub use states::States;

@@ -1,13 +1,15 @@
 //! A forward pass over sequences of any lengths packed into one matrix of tokens: nothing is padded, and sequences that
 //! begin alike share the keys and values of their beginning.
 
+use std::ops::Range;
+
 use candle_core::{Result, Tensor};
 
 use super::{
     Batch, Block, Decoder, Head, Rotary,
     attention::Attention,
     cache::Kept,
-    ops::{AttentionShape, Piece, attend_packed, cross_entropy, rms_norm, swiglu},
+    ops::{AttentionShape, Piece, accumulate, attend_packed, log_probabilities, rms_norm, swiglu},
     rotary::Turn,
 };
 use crate::checkpoint::Error;
@@ -17,34 +19,60 @@ pub(super) const TILE: usize = 64;
 /// Logits held at once, in numbers: 64 MiB of f32.
 const LOGITS: usize = 16 << 20;
 
-/// Sequences one behind the other.
+/// Sequences packed as a tree: what several of them begin with stands there once.
 #[derive(Clone, Debug, Default)]
 pub struct Packed {
     tokens: Vec<u32>,
     positions: Vec<u32>,
     pieces: Vec<Piece>,
-}
-
-/// Where a trunk and its branches came to lie.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rows {
-    trunk: usize,
-    trunk_length: usize,
-    branches: Vec<usize>,
-}
-
-impl Rows {
-    /// The row of position `position` of the sequence that a branch ends.
-    pub fn of(&self, branch: usize, position: usize) -> usize {
-        match position.checked_sub(self.trunk_length) {
-            None => self.trunk + position,
-            Some(behind) => self.branches[branch] + behind,
-        }
-    }
+    /// The rows of each sequence's tokens, in runs from its first position on.
+    paths: Vec<Vec<Range<usize>>>,
 }
 
 impl Packed {
-    /// Tokens so far.
+    /// Packs sequences of token ids, which may be empty, and equal.
+    pub fn new(sequences: &[&[u32]]) -> Self {
+        let mut packed = Self { paths: vec![Vec::new(); sequences.len()], ..Self::default() };
+        let mut order: Vec<usize> = (0..sequences.len()).collect();
+        order.sort_by_key(|&index| sequences[index]);
+        packed.branch(sequences, &order, &[]);
+        packed
+    }
+
+    /// Adds what stands behind `path`, with which all `members` begin; they are in lexicographic order.
+    fn branch(&mut self, sequences: &[&[u32]], members: &[usize], path: &[Range<usize>]) {
+        let depth: usize = path.iter().map(Range::len).sum();
+        let ended = members.iter().take_while(|&&member| sequences[member].len() == depth).count();
+        for &member in &members[..ended] {
+            self.paths[member] = path.to_vec();
+        }
+        for group in members[ended..].chunk_by(|&a, &b| sequences[a][depth] == sequences[b][depth]) {
+            let (Some(&first), Some(&last)) = (group.first(), group.last()) else { continue };
+            let (first, last) = (&sequences[first][depth..], &sequences[last][depth..]);
+            let shared = first.iter().zip(last).take_while(|(a, b)| a == b).count();
+            let longer = self.grow(&first[..shared], path);
+            self.branch(sequences, group, &longer);
+        }
+    }
+
+    /// Adds tokens behind `path`, tile by tile; returns the path through them.
+    fn grow(&mut self, tokens: &[u32], path: &[Range<usize>]) -> Vec<Range<usize>> {
+        let mut path = path.to_vec();
+        for tile in tokens.chunks(TILE) {
+            let rows = self.tokens.len()..self.tokens.len() + tile.len();
+            let position = path.iter().map(Range::len).sum::<usize>() as u32;
+            self.tokens.extend_from_slice(tile);
+            self.positions.extend(position..position + tile.len() as u32);
+            self.pieces.push(Piece { queries: rows.clone(), seen: path.clone(), own: rows.start });
+            match path.last_mut() {
+                Some(last) if last.end == rows.start => last.end = rows.end,
+                _ => path.push(rows),
+            }
+        }
+        path
+    }
+
+    /// Tokens in all.
     pub fn len(&self) -> usize {
         self.tokens.len()
     }
@@ -54,30 +82,9 @@ impl Packed {
         self.tokens.is_empty()
     }
 
-    /// Adds as many sequences as there are branches: each is the trunk and what follows it there. Parts may be empty.
-    pub fn push<'a>(&mut self, trunk: &[u32], branches: impl Iterator<Item = &'a [u32]>) -> Rows {
-        let start = self.tokens.len();
-        for tile in trunk.chunks(TILE) {
-            let row = self.tokens.len();
-            self.push_piece(tile, start..row);
-        }
-        let seen = start..start + trunk.len();
-        let rows = branches.map(|branch| {
-            let row = self.tokens.len();
-            self.push_piece(branch, seen.clone());
-            row
-        });
-        Rows { trunk: start, trunk_length: trunk.len(), branches: rows.collect() }
-    }
-
-    fn push_piece(&mut self, tokens: &[u32], seen: std::ops::Range<usize>) {
-        if tokens.is_empty() {
-            return;
-        }
-        let (row, position) = (self.tokens.len(), seen.len() as u32);
-        self.tokens.extend_from_slice(tokens);
-        self.positions.extend(position..position + tokens.len() as u32);
-        self.pieces.push(Piece { queries: row..row + tokens.len(), seen, own: row });
+    /// The rows of a sequence's tokens, in order.
+    pub fn rows(&self, sequence: usize) -> impl DoubleEndedIterator<Item = usize> {
+        self.paths[sequence].iter().flat_map(Clone::clone)
     }
 }
 
@@ -129,10 +136,10 @@ impl Block {
     fn forward_packed(&self, x: &Tensor, pieces: &[Piece], rotary: &Rotary, kept: Option<&mut Kept>) -> Result<Tensor> {
         let normed = rms_norm(x, &self.input_norm, self.eps)?;
         let attended = self.attention.forward_packed(&normed, pieces, rotary, kept)?;
-        let h = (x + attended)?;
+        let h = accumulate(attended, x)?;
         let normed = rms_norm(&h, &self.post_norm, self.eps)?;
         let (gate, up) = (self.mlp.gate_proj.forward(&normed)?, self.mlp.up_proj.forward(&normed)?);
-        h + self.mlp.down_proj.forward(&swiglu(&gate, &up)?)?
+        accumulate(self.mlp.down_proj.forward(&swiglu(&gate, &up)?)?, &h)
     }
 }
 
@@ -153,14 +160,51 @@ impl Attention {
 }
 
 impl Head {
-    /// log p(target) at rows of `hidden` [tokens, hidden]; the logits of other rows are never computed.
+    /// log p(target) at rows of `hidden` [tokens, hidden]. Logits are computed once for a row, however many targets it
+    /// has, and never for other rows.
     pub fn log_probabilities(&self, hidden: &Tensor, rows: &[u32], targets: &[u32]) -> Result<Vec<f64>> {
-        let at_once = (LOGITS / self.weight.dim(0)?).max(1);
-        let mut all = Vec::with_capacity(rows.len());
-        for (rows, targets) in rows.chunks(at_once).zip(targets.chunks(at_once)) {
-            let chosen = hidden.index_select(&Tensor::new(rows, hidden.device())?, 0)?;
-            all.extend(cross_entropy(&self.logits(&chosen)?, targets)?.iter().map(|loss| -loss));
+        let mut distinct = rows.to_vec();
+        distinct.sort_unstable();
+        distinct.dedup();
+        let mut order: Vec<usize> = (0..rows.len()).collect();
+        order.sort_by_key(|&index| rows[index]);
+        let mut all = vec![0.0; rows.len()];
+        let mut left = order.as_slice();
+        for chosen in distinct.chunks((LOGITS / self.weight.dim(0)?).max(1)) {
+            let here = left.partition_point(|&index| Some(&rows[index]) <= chosen.last());
+            let (mine, others) = left.split_at(here);
+            left = others;
+            let place = |row: u32| chosen.partition_point(|&other| other < row);
+            let picks: Vec<(usize, u32)> = mine.iter().map(|&index| (place(rows[index]), targets[index])).collect();
+            let logits = self.logits(&hidden.index_select(&Tensor::new(chosen, hidden.device())?, 0)?)?;
+            for (&index, found) in mine.iter().zip(log_probabilities(&logits, &picks)?) {
+                all[index] = found;
+            }
         }
         Ok(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_sequences_begin_with_is_packed_once() {
+        let long: Vec<u32> = (0..100).collect();
+        let sequences: [&[u32]; 6] = [&[7, 1, 2], &[], &[7, 1, 3, 4], &long, &[7], &[7, 1, 3]];
+        let packed = Packed::new(&sequences);
+        assert_eq!(packed.len(), 100 + 5);
+        for (index, sequence) in sequences.iter().enumerate() {
+            let rows: Vec<usize> = packed.rows(index).collect();
+            assert_eq!(rows.iter().map(|&row| packed.tokens[row]).collect::<Vec<_>>(), *sequence);
+            assert_eq!(
+                rows.iter().map(|&row| packed.positions[row] as usize).collect::<Vec<_>>(),
+                (0..sequence.len()).collect::<Vec<_>>()
+            );
+        }
+        let covered: Vec<usize> = packed.pieces.iter().flat_map(|piece| piece.queries.clone()).collect();
+        assert_eq!(covered, (0..packed.len()).collect::<Vec<_>>(), "pieces cover the rows in order");
+        assert!(packed.pieces.iter().all(|piece| piece.queries.len() <= TILE));
     }
 }

@@ -96,14 +96,15 @@ impl Linear {
         all
     }
 
-    /// Gradients of the projection's parameters, from what it got and the gradient of what it gave.
+    /// Gradients of the projection's parameters, from what it got and the gradient of what it gave; and ∂L/∂x, which is found
+    /// on the same way.
     fn gradients(
         &self,
         projection: Projection,
         x: &Tensor,
         gy: &Tensor,
         scope: Scope,
-    ) -> Result<Vec<(Parameter, Tensor)>> {
+    ) -> Result<(Vec<(Parameter, Tensor)>, Tensor)> {
         let steps = self.steps();
         let mut inputs = vec![x.clone()];
         for (step, _) in steps.iter().zip(1..steps.len()) {
@@ -114,22 +115,23 @@ impl Linear {
             all.push((Parameter::Bias(projection, step.side), gy.sum(0)?));
         }
         let mut gy = gy.clone();
-        for (index, (step, x)) in steps.iter().zip(&inputs).enumerate().rev() {
-            match (scope, step.adapter) {
-                // [out, tokens] · [tokens, in]
-                (Scope::Full, _) => all.push((Parameter::Weight(projection, step.side), gy.t()?.matmul(x)?)),
+        for (step, x) in steps.iter().zip(&inputs).rev() {
+            gy = match (scope, step.adapter) {
                 (Scope::Adapters, Some(adapter)) => {
-                    let (down, up) = adapter.gradients(x, &gy)?;
-                    all.push((Parameter::Down(projection, step.side), down));
-                    all.push((Parameter::Up(projection, step.side), up));
+                    let (gradients, gx) = adapter.backward(x, &gy, gy.matmul(step.weight)?)?;
+                    all.push((Parameter::Down(projection, step.side), gradients.down));
+                    all.push((Parameter::Up(projection, step.side), gradients.up));
+                    gx
                 }
-                (Scope::Adapters, None) => {}
-            }
-            if index > 0 {
-                gy = step.backward(&gy)?;
-            }
+                (Scope::Adapters, None) => step.backward(&gy)?,
+                (Scope::Full, _) => {
+                    // [out, tokens] · [tokens, in]
+                    all.push((Parameter::Weight(projection, step.side), gy.t()?.matmul(x)?));
+                    step.backward(&gy)?
+                }
+            };
         }
-        Ok(all)
+        Ok((all, gy))
     }
 }
 
@@ -173,8 +175,15 @@ pub struct Collect<'a> {
 
 impl GradientSink for Collect<'_> {
     fn accept(&mut self, projection: Projection, x: &Tensor, gy: &Tensor) -> Result<()> {
-        let gradients = self.block.projection(projection).gradients(projection, x, gy, self.scope)?;
-        gradients.into_iter().try_for_each(|(parameter, gradient)| self.sums.add(self.layer, parameter, gradient))
+        self.backward(projection, self.block.projection(projection), x, gy).map(|_| ())
+    }
+
+    fn backward(&mut self, projection: Projection, linear: &Linear, x: &Tensor, gy: &Tensor) -> Result<Tensor> {
+        let (gradients, gx) = linear.gradients(projection, x, gy, self.scope)?;
+        for (parameter, gradient) in gradients {
+            self.sums.add(self.layer, parameter, gradient)?;
+        }
+        Ok(gx)
     }
 
     fn accept_norm(&mut self, norm: Norm, x: &Tensor, gy: &Tensor) -> Result<()> {

@@ -22,9 +22,9 @@ pub(super) fn assess(spec: &JobSpec, context: &Context<'_>) -> Result<Report, Er
         return Err(Error::invalid_spec("evaluation: is null, but nothing else is asked for"));
     };
     let folder = &model.snapshot.folder;
-    let (texts, exams) = state.timed(Stage::Evaluate, |_| {
+    let (texts, exams) = state.timed(Stage::Evaluate, |state| {
         let texts = evaluate::read_texts(evaluation, &model.config, folder, context, &mut notes)?;
-        Ok((texts, read_exams(evaluation, &model.config, folder, context)?))
+        Ok((texts, read_exams(evaluation, &model.config, folder, state, context)?))
     })?;
     let nothing = Windows { windows: Vec::new(), length: 0 };
     let material =

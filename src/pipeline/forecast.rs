@@ -7,7 +7,7 @@ use std::{
 
 use super::{Observer, cost, evaluate::Text, exams::Exams, statistics::Needs};
 use crate::{
-    eval::{Document, Windows},
+    eval::{Documents, Windows},
     job::{
         JobSpec, Progress, Stage,
         spec::{Kind, Method, Recovery, Schedule},
@@ -15,8 +15,6 @@ use crate::{
     model::{Batch, Config},
 };
 
-/// Documents of a task are shorter than its longest one.
-const USUAL_SHARE_OF_LONGEST: f64 = 0.5;
 /// In the time of one operation of a decomposition a matrix product is taken to do so many: no more than a rough figure.
 const SLOWNESS_OF_DECOMPOSITIONS: f64 = 2.0;
 /// Below this share of a leg its own pace says little.
@@ -98,10 +96,9 @@ fn scores(material: &Material<'_>, model: &str) -> Vec<Leg> {
     let of_text = |text: &Text| {
         leg(text.name.clone(), Batch { windows: text.windows.windows.len(), length: text.windows.length })
     };
-    let of_task = |(task, documents): (&str, &[Document])| {
-        let longest = documents.iter().map(Document::longest).max().unwrap_or(0);
-        let length = (longest as f64 * USUAL_SHARE_OF_LONGEST) as usize;
-        leg(task.to_owned(), Batch { windows: documents.len(), length })
+    let of_task = |(task, documents): (&str, &Documents)| {
+        let length = (documents.tokens as usize).div_ceil(documents.count.max(1));
+        leg(task.to_owned(), Batch { windows: documents.count, length })
     };
     material.texts.iter().map(of_text).chain(material.exams.tasks().map(of_task)).collect()
 }

@@ -186,9 +186,9 @@ impl Model {
             Some(evaluation) if evaluation.tasks.is_empty() && evaluation.rolling.is_empty() => {
                 Ok(Exams::without_tasks(evaluation))
             }
-            Some(evaluation) => {
-                state.timed(Stage::Evaluate, |_| read_exams(evaluation, &self.config, &self.snapshot.folder, context))
-            }
+            Some(evaluation) => state.timed(Stage::Evaluate, |state| {
+                read_exams(evaluation, &self.config, &self.snapshot.folder, state, context)
+            }),
             None => Ok(Exams::default()),
         }
     }

@@ -6,9 +6,10 @@
 
 use std::fs;
 
+use graspd::pipeline::Error;
 use serde_json::{Value, json};
 
-use super::support::{Job, fixtures};
+use super::support::{Job, Watcher, fixtures};
 
 fn golden(num_fewshot: usize) -> Value {
     let text = fs::read_to_string(fixtures().join("golden/tiny-llama.lmeval.json")).unwrap();
@@ -73,4 +74,33 @@ fn rolling_perplexities_are_those_of_lm_eval() {
     }
     assert_eq!((report.rolling["wikitext"].documents, report.average), (3, None));
     assert!(report.rolling["wikitext"].protocol.contains("rolling windows"));
+}
+
+#[test]
+fn an_evaluation_that_is_stopped_goes_on_at_the_batch_where_it_stood() {
+    let records = fs::read_to_string(fixtures().join("tasks/arc_easy/test.jsonl")).unwrap();
+    let numbered = |number: usize| records.replace("\"question\": \"", &format!("\"question\": \"Number {number}: "));
+    let many: String = (0..16).map(numbered).collect();
+    let new = || {
+        let mut job = evaluation(&["arc_easy"], 0);
+        job.datasets_dir = job.folder.path().join("tasks");
+        fs::create_dir_all(job.datasets_dir.join("arc_easy")).unwrap();
+        fs::write(job.datasets_dir.join("arc_easy/test.jsonl"), &many).unwrap();
+        job
+    };
+    let (whole, stopped) = (new(), new());
+    let expected = whole.run().evaluation.unwrap();
+    let mut attempts = 0;
+    let found = loop {
+        attempts += 1;
+        match stopped.attempt(&Watcher { cancel_after: Some(1), ..Watcher::default() }) {
+            Err(Error::Cancelled) => {}
+            other => break other.unwrap().evaluation.unwrap(),
+        }
+    };
+    assert!(attempts > 3, "{attempts}");
+    assert_eq!(found.tasks["arc_easy"].documents, 16 * records.lines().count());
+    assert_eq!(found.tasks["arc_easy"].after, expected.tasks["arc_easy"].after);
+    let answers = |job: &Job| fs::read_to_string(job.folder.path().join("work/dense-arc_easy.jsonl")).unwrap();
+    assert_eq!(answers(&stopped), answers(&whole), "every document once, whatever stopped it");
 }

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{BufRead as _, BufReader, Read as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use parquet::{
@@ -113,18 +113,30 @@ pub(in crate::eval) fn load_local_records(
     datasets_dir: &Path,
     take: Take<'_>,
 ) -> Result<bool, Error> {
-    for (extension, read) in [("jsonl", read_lines as fn(&Path, Take<'_>) -> _), ("json", read_array)] {
+    let Some((path, read)) = local_file(source, split, datasets_dir)? else { return Ok(false) };
+    read(&path, take).map_err(|what| Error::InvalidDataset(format!("{}: {what}", path.display())))?;
+    Ok(true)
+}
+
+/// Whether there is such a file.
+pub(in crate::eval) fn has_local_records(source: Source, split: &str, datasets_dir: &Path) -> Result<bool, Error> {
+    local_file(source, split, datasets_dir).map(|found| found.is_some())
+}
+
+type Reader = fn(&Path, Take<'_>) -> Result<(), String>;
+
+fn local_file(source: Source, split: &str, datasets_dir: &Path) -> Result<Option<(PathBuf, Reader)>, Error> {
+    for (extension, read) in [("jsonl", read_lines as Reader), ("json", read_array)] {
         let found =
             find_below(datasets_dir, &format!("{}/{split}.{extension}", source.name)).map_err(|error| match error {
                 Error::NotFound(text) => Error::DatasetNotFound(text),
                 other => other,
             })?;
         if let Some(path) = found.filter(|path| path.is_file()) {
-            read(&path, take).map_err(|what| Error::InvalidDataset(format!("{}: {what}", path.display())))?;
-            return Ok(true);
+            return Ok(Some((path, read)));
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
 fn open(path: &Path) -> Result<impl std::io::BufRead, String> {

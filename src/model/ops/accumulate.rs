@@ -1,4 +1,4 @@
-use candle_core::{CpuStorage, Error, InplaceOp2, InplaceOp3, Layout, Result, Tensor};
+use candle_core::{CpuStorage, Error, InplaceOp1, InplaceOp2, InplaceOp3, Layout, Result, Tensor};
 use rayon::prelude::*;
 
 use super::{TASK, vectorised};
@@ -14,6 +14,33 @@ pub fn accumulate(sum: Tensor, addend: &Tensor) -> Result<Tensor> {
     }
     update(&sum, addend, |sum, x| sum + x)?;
     Ok(sum)
+}
+
+/// `x` · `factor`, in the memory of `x` where the device allows it: the caller must hold the only handle of `x`.
+pub(in crate::model) fn scale(x: Tensor, factor: f64) -> Result<Tensor> {
+    if !x.device().is_cpu() {
+        return x * factor;
+    }
+    x.inplace_op1(&Scale(factor as f32))?;
+    Ok(x)
+}
+
+struct Scale(f32);
+
+impl InplaceOp1 for Scale {
+    fn name(&self) -> &'static str {
+        "scale"
+    }
+
+    fn cpu_fwd(&self, x: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        numbers_mut(x, layout)?.par_chunks_mut(TASK).for_each(|x| {
+            vectorised(
+                #[inline(always)]
+                || x.iter_mut().for_each(|x| *x *= self.0),
+            );
+        });
+        Ok(())
+    }
 }
 
 /// `sum` + `xᵀ x` of `x` [tokens, n], in the memory of `sum` [n, n] where the device allows it: the caller must hold its
@@ -132,6 +159,7 @@ mod tests {
         let (a, b) = (random(1, &[7, 9]), random(2, &[7, 9]));
         let expected = (&a + &b).unwrap();
         assert!(distance(&expected, &accumulate(a.copy().unwrap(), &b).unwrap()) < 1e-7);
+        assert!(distance(&(&a * 0.3).unwrap(), &scale(a.copy().unwrap(), 0.3).unwrap()) < 1e-7);
     }
 
     #[test]

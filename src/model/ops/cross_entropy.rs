@@ -16,6 +16,19 @@ pub(in crate::model) fn cross_entropy(logits: &Tensor, targets: &[u32]) -> Resul
     Ok(rows.map(|(row, target)| log_sum_exp(row) - f64::from(row[*target as usize])).collect())
 }
 
+/// log p of (row, target) pairs under `logits` [rows, vocabulary].
+pub(in crate::model) fn log_probabilities(logits: &Tensor, picks: &[(usize, u32)]) -> Result<Vec<f64>> {
+    let width = logits.dim(D::Minus1)?;
+    let sums: Vec<f64> = match logits.device().is_cpu() {
+        true => numbers(logits)?.get()?.par_chunks_exact(width).map(log_sum_exp).collect(),
+        false => composed_log_sum_exp(logits)?.squeeze(1)?.to_dtype(DType::F64)?.to_vec1()?,
+    };
+    let index: Vec<u32> = picks.iter().map(|(row, target)| (row * width) as u32 + target).collect();
+    let index = Tensor::from_vec(index, picks.len(), logits.device())?;
+    let picked: Vec<f32> = logits.flatten_all()?.index_select(&index, 0)?.to_vec1()?;
+    Ok(picked.iter().zip(picks).map(|(picked, (row, _))| f64::from(*picked) - sums[*row]).collect())
+}
+
 fn log_sum_exp(row: &[f32]) -> f64 {
     vectorised(
         #[inline(always)]
@@ -27,11 +40,15 @@ fn log_sum_exp(row: &[f32]) -> f64 {
 }
 
 fn composed(logits: &Tensor, targets: &[u32]) -> Result<Vec<f64>> {
-    let most = logits.max_keepdim(D::Minus1)?;
-    let sum = logits.broadcast_sub(&most)?.exp()?.sum_keepdim(D::Minus1)?.log()?;
     let index = Tensor::new(targets, logits.device())?.unsqueeze(1)?;
     let picked = logits.gather(&index, D::Minus1)?;
-    ((most + sum)? - picked)?.squeeze(1)?.to_dtype(DType::F64)?.to_vec1()
+    (composed_log_sum_exp(logits)? - picked)?.squeeze(1)?.to_dtype(DType::F64)?.to_vec1()
+}
+
+/// [rows, 1].
+fn composed_log_sum_exp(logits: &Tensor) -> Result<Tensor> {
+    let most = logits.max_keepdim(D::Minus1)?;
+    &most + logits.broadcast_sub(&most)?.exp()?.sum_keepdim(D::Minus1)?.log()?
 }
 
 /// As [`cross_entropy`], and overwrites `logits` by the gradient of Σ weight · −log p(target): weight · (p − onehot).
@@ -107,5 +124,8 @@ mod tests {
         for (fused, composed) in losses.iter().zip(composed(&logits, &targets).unwrap()) {
             assert!((fused - composed).abs() < 1e-5);
         }
+        let found = log_probabilities(&logits, &[(2, 69), (0, 3), (2, 69)]).unwrap();
+        assert!((found[0] + losses[2]).abs() < 1e-6 && (found[1] + losses[0]).abs() < 1e-6);
+        assert!((found[2] - found[0]).abs() < 1e-12);
     }
 }

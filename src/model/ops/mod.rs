@@ -17,12 +17,13 @@ mod swiglu;
 
 use std::ops::{Deref, Range};
 
+pub(super) use accumulate::scale;
 pub use accumulate::{accumulate, add_gram};
 pub use adamw::{AdamW, Moments, squared_norm};
 pub(super) use attention::{AttentionShape, attend, attend_backward};
 use candle_core::{CpuStorage, Result, Storage, Tensor, bail};
 pub use cosine::cosine_similarities;
-pub(super) use cross_entropy::{cross_entropy, cross_entropy_backward};
+pub(super) use cross_entropy::{cross_entropy, cross_entropy_backward, log_probabilities};
 pub(super) use dropout::dropout;
 pub(super) use norm::{rms_norm, rms_norm_backward, rms_norm_weight_gradient};
 pub(super) use packed::{Piece, attend_packed};

@@ -13,16 +13,32 @@ use crate::linalg::{Accumulate, MatMut, MatRef, matmul};
 pub(in crate::model) struct Piece {
     /// Rows of the queries.
     pub(in crate::model) queries: Range<usize>,
-    /// Rows of the keys that stand before the piece, from the sequence's first position on.
-    pub(in crate::model) seen: Range<usize>,
+    /// Rows of the keys that stand before the piece, in runs, from the sequence's first position on.
+    pub(in crate::model) seen: Vec<Range<usize>>,
     /// Row of the piece's own first key.
     pub(in crate::model) own: usize,
 }
 
 impl Piece {
+    /// Keys that stand before it.
+    fn before(&self) -> usize {
+        self.seen.iter().map(Range::len).sum()
+    }
+
+    /// Rows of all its keys, its own last, in runs of neighbours.
+    fn keys(&self) -> Vec<Range<usize>> {
+        let mut keys: Vec<Range<usize>> = self.seen.iter().filter(|run| !run.is_empty()).cloned().collect();
+        let end = self.own + self.queries.len();
+        match keys.last_mut() {
+            Some(last) if last.end == self.own => last.end = end,
+            _ => keys.push(self.own..end),
+        }
+        keys
+    }
+
     /// Columns that the piece's token `t` sees, those of `seen` before its own.
     fn visible(&self, t: usize, window: Option<usize>) -> Range<usize> {
-        let end = self.seen.len() + t + 1;
+        let end = self.before() + t + 1;
         window.map_or(0, |window| end.saturating_sub(window))..end
     }
 }
@@ -63,18 +79,18 @@ impl Inputs<'_> {
     fn attend(&self, piece: &Piece, o: &mut [f32]) {
         let AttentionShape { heads, kv_heads, head_dim: d, .. } = self.shape;
         let group = heads / kv_heads;
-        let (length, seen) = (piece.queries.len(), piece.seen.len());
-        let (rows, keys) = (group * length, seen + length);
+        let (length, keys) = (piece.queries.len(), piece.keys());
+        let rows = group * length;
         let [mut q, mut out] = [(); 2].map(|()| vec![0.0; rows * d]);
-        let mut scores = vec![0.0; rows * keys];
+        let mut scores = vec![0.0; rows * (piece.before() + length)];
         for kv_head in 0..kv_heads {
             // Row g · length + t is token t of the group's head g.
             for (row, q) in q.chunks_exact_mut(d).enumerate() {
                 let (head, token) = (kv_head * group + row / length, piece.queries.start + row % length);
                 q.copy_from_slice(&self.q[(token * heads + head) * d..][..d]);
             }
-            self.probabilities(piece, kv_head, &q, &mut scores);
-            self.mix(piece, kv_head, &scores, &mut out);
+            self.probabilities(piece, (kv_head, &keys), &q, &mut scores);
+            self.mix((kv_head, &keys), &scores, &mut out);
             for (row, out) in out.chunks_exact(d).enumerate() {
                 let (head, token) = (kv_head * group + row / length, row % length);
                 o[(token * heads + head) * d..][..d].copy_from_slice(out);
@@ -82,46 +98,43 @@ impl Inputs<'_> {
         }
     }
 
-    /// softmax(scale · q kᵀ) [rows, seen + own], nought where a token must not look.
-    fn probabilities(&self, piece: &Piece, kv_head: usize, q: &[f32], scores: &mut [f32]) {
+    /// softmax(scale · q kᵀ) [rows, keys], nought where a token must not look.
+    fn probabilities(&self, piece: &Piece, (kv_head, keys): (usize, &[Range<usize>]), q: &[f32], scores: &mut [f32]) {
         let d = self.shape.head_dim;
-        let (length, seen) = (piece.queries.len(), piece.seen.len());
-        let (rows, keys) = (q.len() / d, seen + length);
+        let rows = q.len() / d;
+        let stride = scores.len() / rows;
         let scale = 1.0 / (d as f32).sqrt();
         let q = MatRef { data: q, rows, columns: d, stride: d };
-        for (column, start, columns) in [(0, piece.seen.start, seen), (seen, piece.own, length)] {
-            if columns > 0 {
-                let k = self.block(self.k, kv_head, start, columns);
-                let part = MatMut { data: &mut scores[column..], rows, columns, stride: keys };
-                matmul(part, Accumulate::Replace, (q, false), (k, true), scale);
-            }
+        let mut column = 0;
+        for run in keys {
+            let part = MatMut { data: &mut scores[column..], rows, columns: run.len(), stride };
+            matmul(part, Accumulate::Replace, (q, false), (self.block(self.k, kv_head, run), true), scale);
+            column += run.len();
         }
-        for (row, scores) in scores.chunks_exact_mut(keys).enumerate() {
-            softmax(scores, piece.visible(row % length, self.shape.window));
+        for (row, scores) in scores.chunks_exact_mut(stride).enumerate() {
+            softmax(scores, piece.visible(row % piece.queries.len(), self.shape.window));
         }
     }
 
     /// Probabilities times values, [rows, d].
-    fn mix(&self, piece: &Piece, kv_head: usize, scores: &[f32], out: &mut [f32]) {
+    fn mix(&self, (kv_head, keys): (usize, &[Range<usize>]), scores: &[f32], out: &mut [f32]) {
         let d = self.shape.head_dim;
-        let (length, seen) = (piece.queries.len(), piece.seen.len());
-        let (rows, keys) = (out.len() / d, seen + length);
-        let mut accumulate = Accumulate::Replace;
-        for (column, start, columns) in [(0, piece.seen.start, seen), (seen, piece.own, length)] {
-            if columns > 0 {
-                let v = self.block(self.v, kv_head, start, columns);
-                let p = MatRef { data: &scores[column..], rows, columns, stride: keys };
-                let out = MatMut { data: &mut *out, rows, columns: d, stride: d };
-                matmul(out, accumulate, (p, false), (v, false), 1.0);
-                accumulate = Accumulate::Add;
-            }
+        let rows = out.len() / d;
+        let stride = scores.len() / rows;
+        let (mut column, mut accumulate) = (0, Accumulate::Replace);
+        for run in keys {
+            let p = MatRef { data: &scores[column..], rows, columns: run.len(), stride };
+            let out = MatMut { data: &mut *out, rows, columns: d, stride: d };
+            matmul(out, accumulate, (p, false), (self.block(self.v, kv_head, run), false), 1.0);
+            (column, accumulate) = (column + run.len(), Accumulate::Add);
         }
     }
 
     /// Rows of one key head in an array [keys, `kv_heads` · d].
-    fn block<'a>(&self, all: &'a [f32], head: usize, start: usize, rows: usize) -> MatRef<'a> {
+    fn block<'a>(&self, all: &'a [f32], head: usize, rows: &Range<usize>) -> MatRef<'a> {
         let AttentionShape { kv_heads, head_dim: d, .. } = self.shape;
-        MatRef { data: &all[(start * kv_heads + head) * d..], rows, columns: d, stride: kv_heads * d }
+        let data = &all[(rows.start * kv_heads + head) * d..];
+        MatRef { data, rows: rows.len(), columns: d, stride: kv_heads * d }
     }
 }
 
@@ -151,10 +164,9 @@ fn composed(q: &Tensor, k: &Tensor, v: &Tensor, pieces: &[Piece], shape: Attenti
     let (tokens, keys) = (q.dim(0)?, k.dim(0)?);
     let mut mask = vec![f32::NEG_INFINITY; tokens * keys];
     for piece in pieces {
+        let rows: Vec<usize> = piece.keys().into_iter().flatten().collect();
         for (t, query) in piece.queries.clone().enumerate() {
-            for column in piece.visible(t, window) {
-                let seen = piece.seen.len();
-                let key = if column < seen { piece.seen.start + column } else { piece.own + column - seen };
+            for key in &rows[piece.visible(t, window)] {
                 mask[query * keys + key] = 0.0;
             }
         }
@@ -180,14 +192,24 @@ mod tests {
 
     #[test]
     fn pieces_agree_with_candle_in_any_arrangement() {
-        // A trunk of 5 in two tiles, two branches on it, and a piece that goes on from keys without queries of their own.
-        let piece = |queries, seen, own| Piece { queries, seen, own };
-        let pieces = [piece(0..3, 0..0, 0), piece(3..5, 0..3, 3), piece(5..9, 0..5, 5), piece(9..10, 0..5, 9)];
-        let pieces = [&pieces[..], &[piece(10..12, 10..13, 13)]].concat();
+        // A trunk of 5 in two tiles, two branches on it, one on the end of the first of them, and a piece that goes on from
+        // keys without queries of their own.
+        let piece = |queries, seen: &[(usize, usize)], own| {
+            let seen = seen.iter().map(|&(start, end)| start..end).collect();
+            Piece { queries, seen, own }
+        };
+        let pieces = [
+            piece(0..3, &[], 0),
+            piece(3..5, &[(0, 3)], 3),
+            piece(5..9, &[(0, 5)], 5),
+            piece(9..10, &[(0, 5)], 9),
+            piece(10..11, &[(0, 7), (9, 10)], 10),
+            piece(11..13, &[(11, 14)], 14),
+        ];
         for window in [None, Some(3)] {
             let batch = Batch { windows: 0, length: 0 };
             let shape = AttentionShape { batch, heads: 4, kv_heads: 2, head_dim: 8, window };
-            let (q, k, v) = (random(1, &[12, 32]), random(2, &[15, 16]), random(3, &[15, 16]));
+            let (q, k, v) = (random(1, &[13, 32]), random(2, &[16, 16]), random(3, &[16, 16]));
             let found = attend_packed(&q, &k, &v, &pieces, shape).unwrap();
             assert!(distance(&found, &composed(&q, &k, &v, &pieces, shape).unwrap()) < 1e-5);
         }

@@ -22,14 +22,14 @@ pub(in crate::pipeline) fn evaluation_report(
     let tasks = exams.choices.iter().filter_map(|exam| {
         let name = exam.task.as_str();
         let [before, after, recovered] = [before, after, recovered].map(|marks| marks.choices.get(name).copied());
-        let (documents, protocol) = (exam.documents.len(), choice_protocol(exam));
+        let (documents, protocol) = (exam.documents.count, choice_protocol(exam));
         let num_fewshot = exam.few_shot.map_or(0, |(shots, _)| shots);
         Some((name.to_owned(), TaskReport { before, after: after?, recovered, documents, num_fewshot, protocol }))
     });
     let rolling = exams.rolling.iter().filter_map(|rolling| {
         let name = rolling.task.as_str();
         let [before, after, recovered] = [before, after, recovered].map(|marks| marks.rolling.get(name).copied());
-        let Rolling { documents, window, .. } = *rolling;
+        let (documents, window) = (rolling.documents, rolling.windows.longest);
         let protocol = rolling_protocol(rolling);
         Some((name.to_owned(), RollingReport { before, after: after?, recovered, documents, window, protocol }))
     });
@@ -60,8 +60,6 @@ fn choice_protocol(exam: &Exam) -> String {
 fn rolling_protocol(rolling: &Rolling) -> String {
     format!(
         "lm-evaluation-harness 0.4.9, {} split, detokenised; {} rolling windows of at most {} tokens in which every token is scored once; words and bytes are those of the text before",
-        rolling.split,
-        rolling.windows.len(),
-        rolling.window
+        rolling.split, rolling.windows.count, rolling.windows.longest
     )
 }

@@ -1,8 +1,8 @@
 //! The answers to one task so far: the log-likelihoods of a document's choices, a document a line.
 
 use std::{
-    fs::{self, File},
-    io::Write as _,
+    fs::File,
+    io::{self, BufRead as _, BufReader, Seek as _, Write as _},
     path::PathBuf,
 };
 
@@ -15,20 +15,31 @@ pub(super) struct Sheet {
 }
 
 impl Sheet {
-    /// Opens it behind the last whole answer; one of another job is begun anew.
-    pub(super) fn open(path: PathBuf, fingerprint: &str) -> Result<(Self, Vec<Vec<f64>>), Error> {
-        let head = serde_json::Value::from(fingerprint).to_string();
-        let text = fs::read_to_string(&path).unwrap_or_default();
-        let mut lines = text.split_inclusive('\n');
-        let is_ours = lines.next().is_some_and(|line| line.trim_end() == head);
-        let whole = lines.filter(|_| is_ours).map_while(|line| serde_json::from_str(line.strip_suffix('\n')?).ok());
-        let answers: Vec<Vec<f64>> = whole.collect();
-        // Written again whole, so that nothing torn stays in it.
-        let file = File::create(&path).map_err(checkpoint::Error::io(&path))?;
-        let mut sheet = Self { path, file };
-        sheet.append(&format!("{head}\n"))?;
-        sheet.write(&answers)?;
-        Ok((sheet, answers))
+    /// Opens it behind the last whole answer, and gives the answers before; one of another job is begun anew.
+    pub(super) fn open(
+        path: PathBuf,
+        fingerprint: &str,
+    ) -> Result<(Self, impl Iterator<Item = Result<Vec<f64>, Error>>), Error> {
+        let head = serde_json::Value::from(fingerprint).to_string() + "\n";
+        let (answers, whole) = found(&path, &head).unwrap_or_default();
+        let open = || -> io::Result<File> {
+            let mut file = File::options().write(true).create(true).truncate(false).open(&path)?;
+            // Nothing torn stays in it.
+            file.set_len(whole)?;
+            file.seek(io::SeekFrom::End(0))?;
+            Ok(file)
+        };
+        let file = open().map_err(checkpoint::Error::io(&path))?;
+        let mut sheet = Self { path: path.clone(), file };
+        if whole == 0 {
+            sheet.append(&head)?;
+        }
+        let read = File::open(&path).map_err(checkpoint::Error::io(&path))?;
+        let lines = BufReader::new(read).lines().skip(1).take(answers).map(move |line| {
+            let answer = line.and_then(|line| Ok(serde_json::from_str(&line)?));
+            Ok(answer.map_err(checkpoint::Error::io(&path))?)
+        });
+        Ok((sheet, lines))
     }
 
     pub(super) fn write(&mut self, answers: &[Vec<f64>]) -> Result<(), Error> {
@@ -41,6 +52,24 @@ impl Sheet {
     }
 }
 
+/// How many whole answers a file has behind `head`, and the bytes of both; `None` for a file of another job.
+fn found(path: &std::path::Path, head: &str) -> Option<(usize, u64)> {
+    let mut reader = BufReader::new(File::open(path).ok()?);
+    let (mut answers, mut whole, mut line) = (0, 0, String::new());
+    while reader.read_line(&mut line).ok()? > 0 {
+        let is_answer = || line.strip_suffix('\n').is_some_and(|line| serde_json::from_str::<Vec<f64>>(line).is_ok());
+        match whole {
+            0 if line == head => {}
+            0 => return None,
+            _ if is_answer() => answers += 1,
+            _ => break,
+        }
+        whole += line.len() as u64;
+        line.clear();
+    }
+    Some((answers, whole))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,7 +78,10 @@ mod tests {
     fn answers_are_kept_up_to_the_last_whole_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("dense-piqa.jsonl");
-        let open = |fingerprint| Sheet::open(path.clone(), fingerprint).unwrap();
+        let open = |fingerprint| {
+            let (sheet, answers) = Sheet::open(path.clone(), fingerprint).unwrap();
+            (sheet, answers.collect::<Result<Vec<_>, _>>().unwrap())
+        };
         let (mut sheet, answers) = open("a");
         assert!(answers.is_empty());
         sheet.write(&[vec![-1.5, -2.0], vec![-3.0]]).unwrap();
