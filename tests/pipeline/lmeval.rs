@@ -98,7 +98,7 @@ fn an_evaluation_that_is_stopped_goes_on_at_the_batch_where_it_stood() {
             other => break other.unwrap().evaluation.unwrap(),
         }
     };
-    assert!(attempts > 3, "{attempts}");
+    assert!(attempts > 2, "{attempts}");
     assert_eq!(found.tasks["arc_easy"].documents, 16 * records.lines().count());
     assert_eq!(found.tasks["arc_easy"].after, expected.tasks["arc_easy"].after);
     let answers = |job: &Job| fs::read_to_string(job.folder.path().join("work/dense-arc_easy.jsonl")).unwrap();
