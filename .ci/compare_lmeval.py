@@ -13,7 +13,7 @@ for task, expected in golden["results"].items():
         ours = found[task].get(metric)
         assert (ours is None) == (theirs is None), (task, metric, ours, theirs)
         assert ours is None or abs(ours - theirs) < 1e-9, (task, metric, ours, theirs)
-    answers = [json.loads(line) for line in open(folder / f"dense-{task}.jsonl")][1:]
+    answers = [json.loads(line.split(" ", 1)[1]) for line in open(folder / f"dense-{task}.jsonl")][1:]
     for document, (theirs, ours) in enumerate(zip(golden["loglikelihoods"][task], answers)):
         assert len(theirs) == len(ours), (task, document)
         for a, b in zip(theirs, ours):

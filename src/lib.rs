@@ -16,6 +16,7 @@
 //! | [`worker`] | slots, child processes, leases |
 //! | [`http`] | the REST surface |
 //! | [`cli`] | one file per subcommand |
+//! | [`fault`] | where tests may end the process |
 //!
 //! Invariants: `pipeline` and everything below it never awaits (but for transfers from the hub, on a thread of their
 //! own inside `checkpoint`) and never sees a database; `http` never sees a tensor;
@@ -28,6 +29,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod eval;
+pub mod fault;
 pub mod http;
 pub mod job;
 pub mod linalg;

@@ -6,6 +6,8 @@ use clap::Parser;
 use graspd::{app, cli, config::Cli};
 
 fn main() -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    let _armed = graspd::fault::arm();
     match Cli::try_parse() {
         Ok(cli) => app::run(cli),
         Err(error) => {

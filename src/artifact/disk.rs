@@ -8,12 +8,18 @@ use std::{
 };
 
 use async_trait::async_trait;
+use rustix::fs::statvfs;
 
 use super::{
     Artifact, ArtifactError, ArtifactStore, Content,
     checksums::{self, io_error},
 };
-use crate::job::JobId;
+use crate::{fault, job::JobId};
+
+/// How the names of folders end that have lost theirs and are being removed.
+const REMOVED: &str = ".removed";
+/// Bytes that must be free for a new job to be taken: the smallest needs them for its log and its checkpoints.
+const LEAST_ROOM: u64 = 16 * 1024 * 1024;
 
 /// Published folders on this machine.
 #[derive(Clone, Debug)]
@@ -35,6 +41,7 @@ impl DiskStore {
             fs::create_dir_all(path).map_err(io_error(path))?;
         }
         checksums::sync_folder(data_dir)?;
+        folders.finish_removals()?;
         Ok(Self { folders: Arc::new(folders) })
     }
 
@@ -99,6 +106,7 @@ impl Folders {
         let (staged, published) = (self.staged(job, attempt), self.published(job));
         if !published.exists() {
             checksums::verify_and_sync(&staged)?;
+            fault::point("publish-synced");
             match fs::rename(&staged, &published) {
                 Ok(()) => {}
                 // Another attempt was faster; its folder is as good.
@@ -107,6 +115,7 @@ impl Folders {
             }
         }
         checksums::sync_folder(&self.artifacts)?;
+        fault::point("published");
         remove(&staged)?;
         Ok(self.list(job)?.unwrap_or_default().iter().map(|file| file.bytes).sum())
     }
@@ -126,15 +135,27 @@ impl Folders {
 
     /// The folder loses its name first, so that nobody sees a part of it, whatever happens.
     fn forget(&self, job: JobId) -> Result<(), ArtifactError> {
-        let (published, of_job) = (self.published(job), self.of_job(job));
+        let published = self.published(job);
+        // No folder is made for it: that may fail on a full disk, and this is how room is made there.
+        let aside = self.staging.join(format!("{job}{REMOVED}"));
+        remove(&aside)?;
         if published.exists() {
-            fs::create_dir_all(&of_job).map_err(io_error(&of_job))?;
-            let aside = of_job.join("removed");
-            remove(&aside)?;
             fs::rename(&published, &aside).map_err(io_error(&published))?;
             checksums::sync_folder(&self.artifacts)?;
+            remove(&aside)?;
         }
-        remove(&of_job)
+        remove(&self.of_job(job))
+    }
+
+    /// Removes what was on its way out when an earlier process ended.
+    fn finish_removals(&self) -> Result<(), ArtifactError> {
+        for entry in fs::read_dir(&self.staging).map_err(io_error(&self.staging))? {
+            let entry = entry.map_err(io_error(&self.staging))?;
+            if entry.file_name().to_string_lossy().ends_with(REMOVED) {
+                remove(&entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     fn sizes(&self) -> Result<Vec<(JobId, u64)>, ArtifactError> {
@@ -147,6 +168,11 @@ impl Folders {
             }
         }
         Ok(found)
+    }
+
+    fn is_full(&self) -> Result<bool, ArtifactError> {
+        let found = statvfs(&self.staging).map_err(|error| io_error(&self.staging)(error.into()))?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize) < LEAST_ROOM)
     }
 
     /// Only a name that is listed is ever joined to a path.
@@ -200,6 +226,10 @@ impl ArtifactStore for DiskStore {
 
     async fn open(&self, job: JobId, name: &str) -> Result<Option<(Content, Artifact)>, ArtifactError> {
         Ok(self.locate(job, name).await?.map(|(path, artifact)| (Content::File(path), artifact)))
+    }
+
+    async fn is_full(&self) -> Result<bool, ArtifactError> {
+        self.blocking(Folders::is_full).await
     }
 
     async fn locate(&self, job: JobId, name: &str) -> Result<Option<(PathBuf, Artifact)>, ArtifactError> {

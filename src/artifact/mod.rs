@@ -92,6 +92,8 @@ pub trait ArtifactStore: Send + Sync {
     async fn remove(&self, job: JobId) -> Result<(), ArtifactError>;
     /// The jobs that have published, with the bytes of their folders.
     async fn published(&self) -> Result<Vec<(JobId, u64)>, ArtifactError>;
+    /// Whether there is next to no room left for another job's files.
+    async fn is_full(&self) -> Result<bool, ArtifactError>;
     /// A published file, or `None` when there is no such file.
     async fn open(&self, job: JobId, name: &str) -> Result<Option<(Content, Artifact)>, ArtifactError>;
     /// Where a published file, or a copy of it, lies on this machine, or `None` when there is no such file.

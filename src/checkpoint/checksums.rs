@@ -14,18 +14,27 @@ pub const CHECKSUMS_FILE: &str = "SHA256SUMS";
 
 /// Hashes every file below `folder`, by name, into its SHA256SUMS.
 pub fn write_checksums(folder: &Path) -> Result<(), Error> {
+    let path = folder.join(CHECKSUMS_FILE);
+    fs::write(&path, listing(folder)?).map_err(Error::io(&path))
+}
+
+/// Whether the files below `folder` are those that [`write_checksums`] saw, no more and no fewer, and unchanged.
+pub fn checksums_hold(folder: &Path) -> bool {
+    let written = fs::read_to_string(folder.join(CHECKSUMS_FILE));
+    written.is_ok_and(|written| listing(folder).is_ok_and(|found| found == written))
+}
+
+fn listing(folder: &Path) -> Result<String, Error> {
     let mut names = Vec::new();
     collect(folder, "", &mut names)?;
     names.sort_unstable();
     let mut text = String::new();
     for name in names.iter().filter(|name| *name != CHECKSUMS_FILE) {
-        let path = folder.join(name);
-        let digest = sha256(&path)?;
+        let digest = sha256(&folder.join(name))?;
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{digest}  {name}");
     }
-    let path = folder.join(CHECKSUMS_FILE);
-    fs::write(&path, text).map_err(Error::io(&path))
+    Ok(text)
 }
 
 fn collect(folder: &Path, prefix: &str, names: &mut Vec<String>) -> Result<(), Error> {

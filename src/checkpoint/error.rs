@@ -76,6 +76,10 @@ impl Error {
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 Failure::retry(FailureCode::DiskFull, text)
             }
+            // A link that leads to itself will do so again.
+            Self::Io { source, .. } if source.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+                Failure::give_up(FailureCode::InvalidModel, text)
+            }
             Self::Io { .. } | Self::Cancelled => Failure::retry(FailureCode::Internal, text),
             Self::Device(_) | Self::NoDevice(_) => Failure::give_up(FailureCode::DeviceFailed, text),
         }

@@ -11,7 +11,7 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 
-pub use checksums::{CHECKSUMS_FILE, write_checksums};
+pub use checksums::{CHECKSUMS_FILE, checksums_hold, write_checksums};
 pub use companions::{CARD, COMPANIONS};
 pub use error::Error;
 pub use hub::{

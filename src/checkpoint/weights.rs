@@ -189,15 +189,29 @@ impl Weights {
     }
 }
 
+/// What a file is that begins like this and is no safetensors file.
+fn foreign_format(prefix: [u8; 8]) -> Option<&'static str> {
+    match prefix {
+        [b'G', b'G', b'U', b'F', ..] => Some("a GGUF file"),
+        [b'P', b'K', 3, 4, ..] => Some("a zip archive, as torch.save writes it"),
+        // The protocol of a pickle, then its first instruction.
+        [0x80, 2..=5, b'}' | b']' | b'c' | b'(' | 0x8a | 0x95, ..] => Some("a pickle, which may run code"),
+        _ => None,
+    }
+}
+
 fn read_header(file: &File, path: &Path, name: &str, shard: usize) -> Result<Vec<(String, TensorEntry)>, Error> {
     let length = file.metadata().map_err(Error::io(path))?.len();
     let mut prefix = [0; 8];
     file.read_exact_at(&mut prefix, 0).map_err(|_| Error::invalid(name, "is too short to be a safetensors file"))?;
     let header_length = u64::from_le_bytes(prefix);
     if header_length > LONGEST_HEADER || header_length + 8 > length {
-        let what = format!(
-            "is truncated or no safetensors file: its header claims {header_length} bytes, the file has {length}"
-        );
+        let what = match foreign_format(prefix) {
+            Some(format) => format!("is {format}, whatever its name says: only safetensors files are read"),
+            None => format!(
+                "is truncated or no safetensors file: its header claims {header_length} bytes, the file has {length}"
+            ),
+        };
         return Err(Error::invalid(name, what));
     }
     let mut header = vec![0; header_length as usize];
@@ -317,6 +331,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(SINGLE_FILE), u64::MAX.to_le_bytes()).unwrap();
         assert!(Weights::open(folder.path()).is_err());
+    }
+
+    #[test]
+    fn other_formats_are_told_by_their_content() {
+        let folder = tempfile::tempdir().unwrap();
+        for (content, words) in [
+            (&b"GGUF\x03\x00\x00\x00 and so on"[..], "a GGUF file"),
+            (b"PK\x03\x04\x00\x00\x08\x08 and so on", "a zip archive"),
+            (b"\x80\x02}q\x00(X\x05 and so on", "a pickle"),
+        ] {
+            std::fs::write(folder.path().join(SINGLE_FILE), content).unwrap();
+            let complaint = Weights::open(folder.path()).err().unwrap().to_string();
+            assert!(complaint.contains(words), "{complaint}");
+        }
     }
 
     #[test]

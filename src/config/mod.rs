@@ -244,9 +244,11 @@ fn timing(args: &WorkArgs, on_a_server: bool) -> Result<worker::Timing, ConfigEr
     let usual = worker::Timing::default();
     let lease = Setting::new("lease", "GRASPD_LEASE", args.lease.as_ref()).duration(usual.lease)?;
     let stall = Setting::new("stall", "GRASPD_STALL", args.stall.as_ref()).duration(usual.stall)?;
+    // A process that is stuck may be unable to say anything too.
+    let silence = usual.silence.min(stall);
     // A lease outlives the loss of a few beats.
     let idle = if on_a_server { IDLE_ON_A_SERVER } else { usual.idle };
-    Ok(worker::Timing { lease, beat: usual.beat.min(lease / BEATS), stall, idle, ..usual })
+    Ok(worker::Timing { lease, beat: usual.beat.min(lease / BEATS), silence, stall, idle, ..usual })
 }
 
 /// The object store of `--objects-url`, with what the environment says of it.

@@ -31,6 +31,7 @@ pub use access::RateLimit;
 use access::{Gate, Limiter, admit};
 use axum::{
     Router,
+    http::{HeaderName, HeaderValue, header},
     middleware::from_fn_with_state,
     routing::{get, post},
 };
@@ -44,7 +45,7 @@ pub use observe::{REQUEST_SECONDS, REQUEST_SECONDS_BUCKETS};
 pub use openapi::{openapi, openapi_yaml};
 pub use problem::{ApiError, Problem};
 pub use state::{ApiState, Draining, Settings};
-use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::{catch_panic::CatchPanicLayer, set_header::SetResponseHeaderLayer};
 pub use uploads::Uploads;
 pub use view::{
     ArtifactList, ArtifactView, CapabilitiesView, DatasetList, DatasetView, ErrorView, EventList, EventView, JobList,
@@ -60,8 +61,17 @@ pub fn router(state: ApiState) -> Router {
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .layer(from_fn_with_state(gate, admit))
         .layer(CatchPanicLayer::custom(problem::of_panic))
+        .layer(header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .layer(header(header::REFERRER_POLICY, "no-referrer"))
+        // The page says for itself what it loads.
+        .layer(header(header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"))
         .layer(from_fn_with_state(state.clone(), observe::observe))
         .with_state(state)
+}
+
+/// Tells browsers something that a reply does not say by itself.
+fn header(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<HeaderValue> {
+    SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
 }
 
 fn jobs() -> Router<ApiState> {

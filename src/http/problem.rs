@@ -164,6 +164,9 @@ pub enum ApiError {
     /// The queue failed.
     #[error("the store of jobs does not answer: try again in a moment")]
     Store(#[from] StoreError),
+    /// There is no room for the files of another job.
+    #[error("the server's disk is full: nothing was kept")]
+    DiskFull,
     /// Published files could not be read.
     #[error("the job's files cannot be read; the server's log has the details")]
     Artifacts(#[from] ArtifactError),
@@ -209,7 +212,9 @@ impl ApiError {
             Self::DatasetNotFound => (StatusCode::NOT_FOUND, "dataset_not_found"),
             Self::InvalidText(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_text"),
             Self::DatasetTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "dataset_too_large"),
-            Self::Files(error) if is_full(error) => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
+            Self::Files(error) | Self::Artifacts(ArtifactError::Io { source: error, .. }) if is_full(error) => {
+                (StatusCode::INSUFFICIENT_STORAGE, "disk_full")
+            }
             Self::JobNotFinished(_) => (StatusCode::CONFLICT, "job_not_finished"),
             Self::JobNotSucceeded(_) => (StatusCode::CONFLICT, "job_not_succeeded"),
             Self::NotPublished => (StatusCode::NOT_FOUND, "not_published"),
@@ -218,7 +223,7 @@ impl ApiError {
             Self::RangeNotSatisfiable { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "range_not_satisfiable"),
             Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition_failed"),
             Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
-            Self::Store(StoreError::DiskFull) => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
+            Self::Store(StoreError::DiskFull) | Self::DiskFull => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
             Self::Store(_) | Self::Artifacts(ArtifactError::Objects { .. } | ArtifactError::Rows(_)) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
             }

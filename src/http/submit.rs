@@ -27,6 +27,9 @@ pub(super) struct Sent {
 pub(super) async fn take(state: &ApiState, sent: Sent, spec: JobSpec) -> Result<Response, ApiError> {
     let Sent { caller, key, prefer, origin } = sent;
     check(state, &caller, &spec).await?;
+    if state.artifacts.is_full().await? {
+        return Err(ApiError::DiskFull);
+    }
     let idempotency = key.sent_with(&spec);
     let id = state.ids.job_id();
     let submission = Submission { id, spec, tenant: caller.tenant, idempotency, limits: state.settings.queue, origin };

@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{self, BufRead, BufReader},
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::body::Body;
@@ -19,7 +19,9 @@ use crate::{
 };
 
 /// How long the next piece of an upload may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes a second that an upload must bring on average once it has begun: fewer are no slow line but a held place.
+const LEAST_RATE: u64 = 4096;
 /// Bytes of one record.
 const LONGEST_LINE: u64 = 16 * 1024 * 1024;
 
@@ -96,11 +98,14 @@ impl Drop for Partial {
 
 async fn write(path: &Path, mut body: Body, limit: u64) -> Result<Received, ApiError> {
     let mut file = File::create(path).await.map_err(ApiError::Files)?;
-    let (mut hasher, mut bytes) = (Sha256::new(), 0_u64);
+    let (mut hasher, mut bytes, began) = (Sha256::new(), 0_u64, Instant::now());
     while let Some(frame) = timeout(PATIENCE, body.frame()).await.map_err(|_| ApiError::BodyTimeout)? {
         let frame = frame.map_err(|_| ApiError::InvalidText("the text broke off".to_owned()))?;
         let Some(data) = frame.data_ref() else { continue };
         bytes += data.len() as u64;
+        if bytes < began.elapsed().saturating_sub(PATIENCE).as_secs() * LEAST_RATE {
+            return Err(ApiError::BodyTimeout);
+        }
         if bytes > limit {
             return Err(ApiError::DatasetTooLarge(format!("the text is longer than the {limit} bytes left to you")));
         }

@@ -94,7 +94,9 @@ fn one_shot(
 ) -> Result<Vec<Compressed>, Error> {
     let pieces: Vec<Piece> = task.layers.iter().map(|&layer| Piece::new(layer, None, task.projections)).collect();
     let needs = task.needs();
-    if needs.anything() && !pieces.iter().all(|piece| piece.is_finished(state)) {
+    // What refines the factors reads the sums once more.
+    let is_finished = |piece: &Piece| piece.is_finished(state) && task.refine == Refine::None;
+    if needs.anything() && !pieces.iter().all(is_finished) {
         store_sums(decoder, task, &pieces, state, context)?;
     }
     let total = task.layers.len();

@@ -5,13 +5,14 @@ use serde_json::json;
 use super::{
     Context, Error, Model, Scores,
     compress::Compressed,
+    durable::write_json,
     evaluate::{Text, score},
     exams::{Exams, Marks, take_exams},
     export::{Changes, write_cards},
     influence::Influence,
     recover::{Lessons, RecoveryTask, recover},
     report::{Findings, report},
-    state::{State, peak_rss_bytes, write_json},
+    state::{State, peak_rss_bytes},
     write_report,
 };
 use crate::{

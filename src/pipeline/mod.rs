@@ -8,6 +8,7 @@ mod compress;
 mod conclude;
 mod context;
 mod cost;
+mod durable;
 mod error;
 mod evaluate;
 mod exams;

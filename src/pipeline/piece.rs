@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 use super::{
     Context, Error,
     compress::{Compressed, Task},
+    durable::{read_json, write_json},
     factorize::{Evidence, Triplets, Vectors, decompose, named, spectrum},
     memory::decomposition_bytes,
     select::eligible,
-    state::{State, read_json, write_json},
+    state::State,
     statistics::{LayerSums, Sum},
 };
 use crate::{

@@ -1,17 +1,21 @@
-//! What a job has finished, in its work folder: `state.json`, and folders written beside their place and renamed.
+//! What a job has finished, in its work folder: `state.json`, and the folders it names.
 
 use std::{
     collections::BTreeMap,
     fs,
-    io::Write as _,
     path::{Path, PathBuf},
     time::Instant,
 };
 
 use indexmap::IndexMap;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 
-use super::{Context, Error, influence::Influence, refine};
+use super::{
+    Context, Error, compress,
+    durable::{self, is_sound, read_sealed, to_json, write_sealed},
+    influence::Influence,
+    refine,
+};
 use crate::{
     checkpoint,
     eval::Perplexity,
@@ -50,9 +54,9 @@ pub(super) struct Finished {
     /// Losses of what recovery keeps back, by the model's state.
     #[serde(default)]
     pub(super) held_out: IndexMap<String, f64>,
-    /// Name of the folder with the training as it stands.
+    /// Names of the folders with the training as it stands and as it stood the time before, oldest first.
     #[serde(default)]
-    pub(super) recovery: Option<String>,
+    pub(super) recovery: Vec<String>,
     /// Speed and memory of generation, by the model's state.
     #[serde(default)]
     pub(super) inference: IndexMap<String, InferenceFigures>,
@@ -85,6 +89,14 @@ impl Finished {
         })
     }
 
+    /// Takes out what is not on disk as it was written: it is made again.
+    fn without_damage(mut self, folder: &Path) -> Self {
+        self.pieces.retain(|name| is_sound(&folder.join(name)));
+        self.recovery.retain(|name| is_sound(&folder.join(name)));
+        self.gradients = self.gradients && is_sound(&folder.join(compress::SUMS));
+        self
+    }
+
     /// Keeps what a job before this one in the same folder did for both.
     fn carry_over(self, left: Self) -> Self {
         let dense = if left.scored == self.scored { left.dense } else { IndexMap::new() };
@@ -108,7 +120,8 @@ impl State {
     pub(super) fn open(folder: &Path, spec: &JobSpec, revision: Option<&str>) -> Result<Self, Error> {
         fs::create_dir_all(folder).map_err(checkpoint::Error::io(folder))?;
         let new = Finished::of(spec, revision)?;
-        let finished = match read_json::<Finished>(&folder.join(FILE)) {
+        let left = read_sealed::<Finished>(&folder.join(FILE));
+        let finished = match left.map(|left| left.without_damage(folder)) {
             Some(left) if left.fingerprint == new.fingerprint => left,
             Some(left) => new.carry_over(left),
             None => new,
@@ -116,9 +129,9 @@ impl State {
         Ok(Self { folder: folder.to_owned(), finished })
     }
 
-    /// Puts the state on disk: all of it or none.
+    /// Puts the state on disk: all of it or what was there before.
     pub(super) fn save(&self) -> Result<(), Error> {
-        write_json(&self.folder.join(FILE), &self.finished)
+        write_sealed(&self.folder.join(FILE), &self.finished)
     }
 
     /// Runs a stage and adds its time to the job's account.
@@ -147,53 +160,15 @@ impl State {
         self.folder.join(name)
     }
 
-    /// Fills a folder and puts it in its place in one rename.
+    /// Fills a folder and puts it in its place, whole.
     pub(super) fn write_folder(&self, name: &str, fill: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
-        let (place, beside) = (self.path(name), self.path(&format!("{name}.part")));
-        for left in [&place, &beside] {
-            if left.exists() {
-                fs::remove_dir_all(left).map_err(checkpoint::Error::io(left))?;
-            }
-        }
-        fs::create_dir_all(&beside).map_err(checkpoint::Error::io(&beside))?;
-        fill(&beside)?;
-        fs::rename(&beside, &place).map_err(checkpoint::Error::io(&place))?;
-        sync_folder(&self.folder)
+        durable::write_folder(&self.path(name), fill)
     }
 
     /// The report's account of time.
     pub(super) fn stages(&self) -> Vec<StageSeconds> {
         self.finished.seconds.iter().map(|(&stage, &seconds)| StageSeconds { stage, seconds }).collect()
     }
-}
-
-fn to_json(value: &impl Serialize) -> Result<String, Error> {
-    serde_json::to_string(value)
-        .map_err(|error| Error::internal(format!("a result cannot be written as JSON: {error}")))
-}
-
-/// Reads JSON that may be missing or damaged.
-pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
-}
-
-/// Writes JSON beside its place, forces it to disk and renames it.
-pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Error> {
-    let beside = path.with_extension("json.part");
-    let text = to_json(value)?;
-    let write = || -> std::io::Result<()> {
-        let mut file = fs::File::create(&beside)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    };
-    write().map_err(checkpoint::Error::io(path))?;
-    path.parent().map_or(Ok(()), sync_folder)
-}
-
-fn sync_folder(folder: &Path) -> Result<(), Error> {
-    let sync = || fs::File::open(folder)?.sync_all();
-    Ok(sync().map_err(checkpoint::Error::io(folder))?)
 }
 
 /// The highest resident set size of this process so far; 0 where the system does not tell.

@@ -113,6 +113,14 @@ pub enum StoreError {
     /// The disk under the database is full.
     #[error("the disk under the database is full")]
     DiskFull,
+    /// The file at the database's place is not one of ours.
+    #[error("{path} {what}: restore a backup, or name another file")]
+    Unusable {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
     /// There is no database to read.
     #[error("{0}: there is no database")]
     Missing(std::path::PathBuf),
@@ -149,23 +157,27 @@ pub enum StoreError {
     },
 }
 
-/// `SQLITE_FULL`; extended codes carry it in their low byte.
+/// `SQLITE_FULL`.
 const SQLITE_FULL: u32 = 13;
 /// `disk_full` of PostgreSQL.
 const POSTGRES_FULL: &str = "53100";
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        let full = error.as_database_error().is_some_and(|error| {
-            let code = error.code().unwrap_or_default();
-            if error.try_downcast_ref::<PgDatabaseError>().is_some() {
-                code == POSTGRES_FULL
-            } else {
-                code.parse::<u32>().is_ok_and(|code| code & 0xff == SQLITE_FULL)
+        let full = match error.as_database_error() {
+            Some(said) if said.try_downcast_ref::<PgDatabaseError>().is_some() => {
+                said.code().is_some_and(|code| code == POSTGRES_FULL)
             }
-        });
+            _ => primary_code(&error) == Some(SQLITE_FULL),
+        };
         if full { Self::DiskFull } else { Self::Database(error) }
     }
+}
+
+/// SQLite's primary result code: the low byte of what it says.
+fn primary_code(error: &sqlx::Error) -> Option<u32> {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code)?;
+    Some(code.parse::<u32>().ok()? & 0xff)
 }
 
 /// Jobs that survive a restart.

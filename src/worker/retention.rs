@@ -8,6 +8,7 @@ use std::{
 use super::{folder, slot::Shared};
 use crate::{
     artifact::{ArtifactError, Logs},
+    fault,
     job::JobId,
     queue::{Deletion, StoreError},
 };
@@ -49,6 +50,7 @@ async fn delete_old(shared: &Shared, retention: Retention) -> Result<(), Trouble
         // Files first: a record without files can still be deleted, files without a record never.
         shared.artifacts.remove(id).await?;
         Logs::new(shared.settings.log_dir.clone()).remove(id)?;
+        fault::point("retention-files-removed");
         if shared.store.delete(id).await? == Deletion::Deleted {
             tracing::info!(job.id = %id, "an old job was deleted");
             folder::remove_work(&shared.settings, id);

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     artifact::{ArtifactError, ArtifactStore},
+    fault,
     job::{Failure, FailureCode, JobId, Progress, Stage, Status},
     queue::{Beat, Claim, JobStore, Outcome, StoreError},
     telemetry,
@@ -59,7 +60,10 @@ impl Slot {
             changes.borrow_and_update();
             let since = Instant::now();
             match self.shared.store.claim(&self.worker, timing.lease).await {
-                Ok(Some(claim)) => self.run_claimed(&claim, since).await,
+                Ok(Some(claim)) => {
+                    fault::point("claimed");
+                    self.run_claimed(&claim, since).await;
+                }
                 Ok(None) => self.pause(self.idle(), Some(&mut changes)).await,
                 Err(error) => {
                     tracing::error!(%error, "the store refused a claim");

@@ -3,7 +3,7 @@
 use std::{num::NonZeroU32, time::Duration};
 
 use graspd::{
-    http::{RateLimit, Settings},
+    http::{RateLimit, Settings, openapi},
     job::Scope,
     queue::{KeyHash, KeyStore, NewKey},
 };
@@ -58,25 +58,30 @@ async fn the_jobs_of_others_are_as_if_they_were_not() {
     add_key(&app, "a", "one", &Scope::ALL, None).await;
     add_key(&app, "b", "two", &Scope::ALL, None).await;
     let id = submit(&app, "a").await;
-    let missing = "01890a5d-ac96-774b-bcce-b302099a8057";
-    for (method, path) in [
-        (Method::GET, ""),
-        (Method::DELETE, ""),
-        (Method::GET, "/events"),
-        (Method::GET, "/logs"),
-        (Method::POST, "/cancel"),
-        (Method::POST, "/pause"),
-        (Method::POST, "/resume"),
-        (Method::GET, "/report"),
-        (Method::GET, "/artifacts"),
-        (Method::GET, "/artifacts/model.safetensors"),
-        (Method::GET, "/archive"),
-    ] {
-        let theirs = ask(&app, method.clone(), &format!("/v1/jobs/{id}{path}"), "b").await;
-        let nobodys = ask(&app, method, &format!("/v1/jobs/{missing}{path}"), "b").await;
-        assert_eq!((theirs.status(), theirs.status().as_u16()), (nobodys.status(), 404), "{path}");
-        assert_eq!(theirs.text().await.unwrap(), nobodys.text().await.unwrap(), "{path}");
+    let upload = app.request(Method::POST, "/v1/datasets?name=mine").bearer_auth("a");
+    let upload = upload.header("content-type", "text/plain").body("some text\n").send().await.unwrap();
+    let dataset: Value = upload.json().await.unwrap();
+    let dataset = dataset["id"].as_str().unwrap();
+    let description = serde_json::to_value(openapi()).unwrap();
+    let mut asked = 0;
+    // Every operation there is, so that none can be forgotten.
+    for (path, item) in description["paths"].as_object().unwrap().iter().filter(|(path, _)| path.contains("{id}")) {
+        let is_job = path.starts_with("/v1/jobs/");
+        let (own, missing) = match is_job {
+            true => (id.as_str(), "01890a5d-ac96-774b-bcce-b302099a8057"),
+            false => (dataset, "ds_01890a5dac96774bbcceb302099a8057"),
+        };
+        for method in item.as_object().unwrap().keys().filter_map(|name| name.to_uppercase().parse::<Method>().ok()) {
+            let at = |id: &str| path.replace("{id}", id).replace("{name}", "report.json");
+            let theirs = ask(&app, method.clone(), &at(own), "b").await;
+            let nobodys = ask(&app, method.clone(), &at(missing), "b").await;
+            assert_eq!((theirs.status(), theirs.status().as_u16()), (nobodys.status(), 404), "{method} {path}");
+            assert_eq!(theirs.text().await.unwrap(), nobodys.text().await.unwrap(), "{method} {path}");
+            asked += 1;
+        }
     }
+    assert!(asked >= 14, "{asked} operations on a job or a data set");
+    assert_eq!(ask(&app, Method::GET, &format!("/v1/datasets/{dataset}"), "a").await.status(), 200);
     let list: Value = ask(&app, Method::GET, "/v1/jobs", "b").await.json().await.unwrap();
     assert_eq!(list["data"], json!([]));
     assert_eq!(ask(&app, Method::GET, &format!("/v1/jobs/{id}"), "a").await.status(), 200);

@@ -57,6 +57,18 @@ async fn metrics_count_jobs_and_requests_by_route() {
 }
 
 #[tokio::test]
+async fn every_reply_tells_browsers_to_keep_away() {
+    let app = TestApp::new().await;
+    for path in ["/nowhere", "/livez", "/v1/jobs", "/", "/openapi.yaml"] {
+        let response = app.get(path).await;
+        assert_eq!(header(&response, "x-content-type-options"), "nosniff", "{path}");
+        assert_eq!(header(&response, "referrer-policy"), "no-referrer", "{path}");
+        assert!(header(&response, "content-security-policy").contains("default-src 'none'"), "{path}");
+        assert_eq!(header(&response, "access-control-allow-origin"), "", "{path}");
+    }
+}
+
+#[tokio::test]
 async fn every_reply_carries_a_request_id() {
     let app = TestApp::new().await;
     let made = header(&app.get("/nowhere").await, "x-request-id").to_owned();

@@ -104,3 +104,22 @@ async fn a_server_that_stops_keeps_nobody_waiting() {
     let (waited, ()) = tokio::join!(app.get_with(&path, "prefer", "wait=60"), async { app.draining.start() });
     assert_eq!(waited.status(), 200);
 }
+
+#[tokio::test]
+async fn sixty_four_equal_submissions_at_once_are_one_job() {
+    let app = TestApp::new().await;
+    let body = json!({"model": "org/name"});
+    let posts =
+        (0..64).map(|_| app.request(Method::POST, "/v1/jobs").header("idempotency-key", "one").json(&body).send());
+    let mut ids = std::collections::BTreeSet::new();
+    let mut first = 0;
+    for response in futures_util::future::join_all(posts).await {
+        let response = response.unwrap();
+        assert_eq!(response.status(), 202);
+        first += usize::from(header(&response, "idempotency-replayed").is_empty());
+        ids.insert(response.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned());
+    }
+    assert_eq!((ids.len(), first), (1, 1));
+    let list: Value = app.list_jobs("").await.json().await.unwrap();
+    assert_eq!(list["data"].as_array().unwrap().len(), 1);
+}

@@ -89,18 +89,17 @@ fn attempt_of(key: &str) -> Option<(String, String)> {
     Some((parts.next()?.to_owned(), parts.next()?.to_owned()))
 }
 
+/// Whether an object lists a whole checkpoint: `checkpoints/<job>/<attempt>/<number>.json`.
+fn is_list(key: &str) -> bool {
+    let name = key.strip_prefix("checkpoints/").and_then(|rest| rest.split('/').nth(2));
+    name.and_then(|name| name.strip_suffix(".json")).is_some()
+}
+
 #[tokio::test]
 async fn a_worker_elsewhere_goes_on_from_the_checkpoint_of_one_that_is_gone() {
     let Some(mut site) = Site::start(1, 1).await else { return };
     let id = site.submit("only", 100, 64).await;
-    site.until("a checkpoint", async |site| {
-        site.objects()
-            .await
-            .iter()
-            .any(|key| key.starts_with("checkpoints/") && !key.contains("state.json") && key.contains(".json"))
-            .then_some(())
-    })
-    .await;
+    site.until("a checkpoint", async |site| site.objects().await.iter().any(|key| is_list(key)).then_some(())).await;
     site.lose(1);
     let elsewhere = site.add_worker();
     site.ensure_running();

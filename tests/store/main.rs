@@ -26,6 +26,7 @@ macro_rules! on_every_store {
 mod claims;
 mod ends;
 mod events;
+mod interleavings;
 mod lists;
 #[path = "../servers/postgres.rs"]
 mod postgres;
@@ -78,7 +79,10 @@ struct Subject {
 
 impl Subject {
     async fn new(kind: Kind) -> Self {
-        let folder = TempDir::new().unwrap();
+        Self::in_folder(kind, TempDir::new().unwrap()).await
+    }
+
+    async fn in_folder(kind: Kind, folder: TempDir) -> Self {
         let location = match kind {
             Kind::Sqlite => folder.path().join("graspd.db").to_str().unwrap().to_owned(),
             Kind::Postgres(server) => server.database().await,
@@ -122,6 +126,11 @@ impl Subject {
     async fn record(&self, claim: &Claim) -> JobRecord {
         self.store.get(claim.id).await.unwrap().unwrap()
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the settings are those of the test, not of the program")]
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().map_or(default, |value| value.parse().unwrap())
 }
 
 fn spec() -> JobSpec {

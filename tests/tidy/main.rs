@@ -33,6 +33,7 @@ const ALL: &[&str] = &[
     "clock",
     "config",
     "eval",
+    "fault",
     "http",
     "job",
     "linalg",
@@ -54,6 +55,8 @@ const fn synchronous(name: &'static str, may_import: &'static [&'static str], ne
 /// The table. Data flows down; an import that is not here is a mistake in the code or a decision to write down here.
 const LAYERS: &[Layer] = &[
     synchronous("job", &[], &["tokio", "sqlx", "axum", "candle_core", "reqwest"]),
+    // Places where tests end the process.
+    synchronous("fault", &[], &["tokio", "sqlx", "axum", "candle_core"]),
     synchronous("clock", &["job"], &["tokio", "sqlx", "axum", "candle_core"]),
     synchronous("linalg", &[], &["tokio", "sqlx", "axum"]),
     // Only the transfers from the hub wait, on a thread of their own; the front door is synchronous.
@@ -61,11 +64,11 @@ const LAYERS: &[Layer] = &[
     // Of the words it needs the projections' names only, never a job's state.
     synchronous("model", &["job", "linalg", "checkpoint"], &["tokio", "sqlx", "axum", "Status", "JobId", "JobSpec"]),
     synchronous("eval", &["job", "model", "checkpoint"], &["tokio", "sqlx", "axum"]),
-    synchronous("pipeline", &["job", "linalg", "checkpoint", "model", "eval"], &["tokio", "sqlx", "axum"]),
-    layer("queue", &["job", "clock"], &["candle_core", "axum"]),
-    layer("artifact", &["job"], &["candle_core", "sqlx", "axum"]),
+    synchronous("pipeline", &["job", "linalg", "checkpoint", "model", "eval", "fault"], &["tokio", "sqlx", "axum"]),
+    layer("queue", &["job", "clock", "fault"], &["candle_core", "axum"]),
+    layer("artifact", &["job", "fault"], &["candle_core", "sqlx", "axum"]),
     // Spans are handed on to the child, and from a request to its job.
-    layer("worker", &["job", "clock", "queue", "pipeline", "artifact", "telemetry"], &["axum", "sqlx"]),
+    layer("worker", &["job", "clock", "queue", "pipeline", "artifact", "telemetry", "fault"], &["axum", "sqlx"]),
     layer("http", &["job", "clock", "queue", "artifact", "telemetry"], &["candle_core", "sqlx"]),
     layer("cli", &["job", "http"], &["candle_core", "sqlx"]),
     layer("telemetry", &[], &["candle_core", "sqlx"]),

@@ -154,6 +154,10 @@ impl ArtifactStore for WatchedFolders {
         self.inner.open(job, name).await
     }
 
+    async fn is_full(&self) -> Result<bool, ArtifactError> {
+        self.inner.is_full().await
+    }
+
     async fn locate(&self, job: JobId, name: &str) -> Result<Option<(PathBuf, Artifact)>, ArtifactError> {
         self.inner.locate(job, name).await
     }

@@ -184,6 +184,11 @@ impl ArtifactStore for ObjectArtifacts {
         Ok(sizes.into_iter().collect())
     }
 
+    /// Of a bucket nobody can say that; of the disk here, on which its files are made, one can.
+    async fn is_full(&self) -> Result<bool, ArtifactError> {
+        self.disk.is_full().await
+    }
+
     async fn open(&self, job: JobId, name: &str) -> Result<Option<(Content, Artifact)>, ArtifactError> {
         let found = self.found(job, name).await?;
         Ok(found.map(|(key, file)| (Content::Object(ObjectContent { bucket: self.bucket.clone(), key }), file)))

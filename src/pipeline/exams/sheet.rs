@@ -1,4 +1,4 @@
-//! The answers to one task so far: the log-likelihoods of a document's choices, a document a line.
+//! The answers to one task so far: the log-likelihoods of a document's choices, a document a line, each behind its hash.
 
 use std::{
     fs::File,
@@ -6,7 +6,13 @@ use std::{
     path::PathBuf,
 };
 
-use crate::{checkpoint, pipeline::Error};
+use crate::{
+    checkpoint,
+    pipeline::{
+        Error,
+        durable::{sealed, unsealed},
+    },
+};
 
 /// The file with the answers to one task so far.
 pub(super) struct Sheet {
@@ -20,7 +26,7 @@ impl Sheet {
         path: PathBuf,
         fingerprint: &str,
     ) -> Result<(Self, impl Iterator<Item = Result<Vec<f64>, Error>>), Error> {
-        let head = serde_json::Value::from(fingerprint).to_string() + "\n";
+        let head = sealed(&serde_json::Value::from(fingerprint).to_string());
         let (answers, whole) = found(&path, &head).unwrap_or_default();
         let open = || -> io::Result<File> {
             let mut file = File::options().write(true).create(true).truncate(false).open(&path)?;
@@ -36,14 +42,15 @@ impl Sheet {
         }
         let read = File::open(&path).map_err(checkpoint::Error::io(&path))?;
         let lines = BufReader::new(read).lines().skip(1).take(answers).map(move |line| {
-            let answer = line.and_then(|line| Ok(serde_json::from_str(&line)?));
-            Ok(answer.map_err(checkpoint::Error::io(&path))?)
+            let line = line.map_err(checkpoint::Error::io(&path))? + "\n";
+            let changed = || checkpoint::Error::invalid(&path, "changed while it was read");
+            Ok(answer(&line).ok_or_else(changed)?)
         });
         Ok((sheet, lines))
     }
 
     pub(super) fn write(&mut self, answers: &[Vec<f64>]) -> Result<(), Error> {
-        let line = |answer: &Vec<f64>| serde_json::Value::from(answer.clone()).to_string() + "\n";
+        let line = |answer: &Vec<f64>| sealed(&serde_json::Value::from(answer.clone()).to_string());
         self.append(&answers.iter().map(line).collect::<String>())
     }
 
@@ -52,16 +59,20 @@ impl Sheet {
     }
 }
 
+/// The answer of a whole line that is as it was written.
+fn answer(line: &str) -> Option<Vec<f64>> {
+    serde_json::from_str(unsealed(line)?).ok()
+}
+
 /// How many whole answers a file has behind `head`, and the bytes of both; `None` for a file of another job.
 fn found(path: &std::path::Path, head: &str) -> Option<(usize, u64)> {
     let mut reader = BufReader::new(File::open(path).ok()?);
     let (mut answers, mut whole, mut line) = (0, 0, String::new());
     while reader.read_line(&mut line).ok()? > 0 {
-        let is_answer = || line.strip_suffix('\n').is_some_and(|line| serde_json::from_str::<Vec<f64>>(line).is_ok());
         match whole {
             0 if line == head => {}
             0 => return None,
-            _ if is_answer() => answers += 1,
+            _ if answer(&line).is_some() => answers += 1,
             _ => break,
         }
         whole += line.len() as u64;
@@ -88,6 +99,9 @@ mod tests {
         sheet.append("[-4.0").unwrap();
         assert_eq!(open("a").1, [vec![-1.5, -2.0], vec![-3.0]]);
         assert_eq!(open("a").1.len(), 2);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace("-3.0", "-3.5")).unwrap();
+        assert_eq!(open("a").1, [vec![-1.5, -2.0]], "a changed answer is not believed");
         assert!(open("b").1.is_empty());
     }
 }

@@ -12,7 +12,8 @@ use crate::{
     job::{TrainingPoint, ValidationPoint},
     pipeline::{
         Error,
-        state::{State, read_json, write_json},
+        durable::{read_json, write_json},
+        state::State,
     },
 };
 
@@ -40,20 +41,25 @@ impl Course {
 /// What is stored of a parameter, by the first part of its name.
 const PARTS: [&str; 4] = ["parameter", "first", "second", "best"];
 
-/// Puts the training on disk, and only then forgets what was there before.
+/// Checkpoints that are kept: the last, and the one to go back to where it is damaged.
+const KEPT: usize = 2;
+
+/// Puts the training on disk, and only then forgets what is older than the time before.
 pub(super) fn save(trainer: &Trainer<'_>, course: &Course, state: &mut State) -> Result<(), Error> {
     let name = format!("recovery-{:07}-{}", course.curve.len(), course.validation.len());
-    if state.finished.recovery.as_ref() == Some(&name) {
+    if state.finished.recovery.last() == Some(&name) {
         return Ok(());
     }
     state.write_folder(&name, |folder| {
         write_safetensors(folder, tensors(trainer), u64::MAX, || Ok(()))?;
         write_json(&folder.join(COURSE), course)
     })?;
-    let before = state.finished.recovery.replace(name);
+    let kept = &mut state.finished.recovery;
+    kept.push(name);
+    let old: Vec<String> = kept.drain(..kept.len().saturating_sub(KEPT)).collect();
     state.save()?;
-    if let Some(before) = before {
-        let path = state.path(&before);
+    for name in old {
+        let path = state.path(&name);
         fs::remove_dir_all(&path).map_err(checkpoint::Error::io(&path))?;
     }
     Ok(())
@@ -79,7 +85,7 @@ fn tensors<'a>(trainer: &'a Trainer<'_>) -> Vec<Pending<'a>> {
 
 /// Takes up a training where an earlier attempt left it; a new one where there is none.
 pub(super) fn restore(trainer: &mut Trainer<'_>, state: &State) -> Result<Course, Error> {
-    let Some(name) = &state.finished.recovery else { return Ok(Course::default()) };
+    let Some(name) = state.finished.recovery.last() else { return Ok(Course::default()) };
     let folder = state.path(name);
     let course = read_json(&folder.join(COURSE))
         .ok_or_else(|| checkpoint::Error::invalid(&folder, "holds no readable course of a training"))?;

@@ -8,6 +8,7 @@ mod backup;
 mod datasets;
 mod keys;
 mod open;
+mod reserve;
 mod statements;
 mod submit;
 mod webhooks;
@@ -20,6 +21,7 @@ use sqlx::{
     sqlite::{SqliteArguments, SqliteRow},
 };
 
+use reserve::Reserve;
 use tokio::sync::watch;
 
 use super::{
@@ -28,7 +30,10 @@ use super::{
     retry::Next,
     row::{self, Columns, millis, to_json},
 };
-use crate::job::{FailureCode, JobId, Progress, Status};
+use crate::{
+    fault,
+    job::{FailureCode, JobId, Progress, Status},
+};
 
 /// Jobs on SQLite.
 #[derive(Clone, Debug)]
@@ -36,14 +41,27 @@ pub struct SqliteStore {
     readers: SqlitePool,
     writer: SqlitePool,
     retry: RetryPolicy,
+    reserve: Reserve,
     /// Counts commits, for those who wait for one.
     commits: watch::Sender<u64>,
 }
+
+/// Tries to begin a transaction on a sound connection.
+const BEGINNINGS: u32 = 3;
+/// Exit code of a process that cannot keep what it accepts (`EX_IOERR` of sysexits.h).
+const UNSYNCED: i32 = 74;
 
 type Query = sqlx::query::Query<'static, Sqlite, SqliteArguments>;
 
 impl SqliteStore {
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        for _ in 0..BEGINNINGS {
+            match self.writer.begin_with(statements::BEGIN).await {
+                // On a full disk SQLite ends a transaction by itself, and the connection does not come to know.
+                Err(sqlx::Error::InvalidSavePointStatement) => self.writer.acquire().await?.close().await?,
+                other => return Ok(other?),
+            }
+        }
         Ok(self.writer.begin_with(statements::BEGIN).await?)
     }
 
@@ -56,22 +74,68 @@ impl SqliteStore {
     }
 
     async fn commit(&self, transaction: Transaction<'static, Sqlite>) -> Result<(), StoreError> {
-        transaction.commit().await?;
+        if let Err(error) = transaction.commit().await {
+            if is_sync_failure(&error) {
+                // What the system took and could not keep may be gone from its cache too, and a later commit might seem
+                // to succeed over the hole. Whoever starts next reads what is on the disk.
+                tracing::error!(%error, "the database could not be brought to the disk: the process ends");
+                std::process::exit(UNSYNCED);
+            }
+            return Err(error.into());
+        }
         self.commits.send_modify(|count| *count += 1);
         Ok(())
     }
 
+    /// Writes what must be written when the disk is full too, if need be in the room that is kept for it.
+    async fn write_in_any_case(&self, query: impl Fn() -> Query) -> Result<Option<SqliteRow>, StoreError> {
+        match self.write(query()).await {
+            Err(StoreError::DiskFull) if self.reserve.release() => self.write(query()).await,
+            other => other,
+        }
+    }
+
     /// A cancel, a pause or a resume.
     async fn change(&self, statement: &'static str, id: JobId) -> Result<Change, StoreError> {
-        if let Some(row) = self.write(sqlx::query(statement).bind(id.to_string())).await? {
+        if let Some(row) = self.write_in_any_case(|| sqlx::query(statement).bind(id.to_string())).await? {
             return Ok(Change::Accepted(row::record(&row)?));
         }
         Ok(self.get(id).await?.map_or(Change::Unknown, Change::AlreadyOver))
     }
 }
 
+/// Whether the system could not bring to the disk what it had taken: `SQLITE_IOERR_FSYNC` and `SQLITE_IOERR_DIR_FSYNC`.
+fn is_sync_failure(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| matches!(&*code, "1034" | "1290"))
+}
+
 fn of_attempt(statement: &'static str, claim: &Claim) -> Query {
     sqlx::query(statement).bind(claim.id.to_string()).bind(claim.attempt)
+}
+
+impl SqliteStore {
+    async fn end(&self, claim: &Claim, outcome: &Outcome) -> Result<bool, StoreError> {
+        let mut transaction = self.begin().await?;
+        let row = of_attempt(statements::STANDING, claim).fetch_optional(&mut *transaction).await?;
+        let Some(row) = row else { return Ok(false) };
+        let query = match self.retry.next(row::standing(&row)?, outcome) {
+            Next::Over { status, error } => of_attempt(statements::END, claim)
+                .bind(status.as_str())
+                .bind(error.as_ref().map(|error| error.code.as_str()))
+                .bind(error.map(|error| error.message)),
+            Next::Again { status, delay, retries, crashes_in_a_row } => of_attempt(statements::SET_ASIDE, claim)
+                .bind(status.as_str())
+                .bind(millis(delay))
+                .bind(retries)
+                .bind(crashes_in_a_row),
+        };
+        query.execute(&mut *transaction).await?;
+        fault::point("settling");
+        self.commit(transaction).await?;
+        fault::point("settled");
+        Ok(true)
+    }
 }
 
 #[async_trait]
@@ -118,7 +182,8 @@ impl JobStore for SqliteStore {
     }
 
     async fn delete(&self, id: JobId) -> Result<Deletion, StoreError> {
-        if self.write(sqlx::query(statements::DELETE).bind(id.to_string())).await?.is_some() {
+        let delete = || sqlx::query(statements::DELETE).bind(id.to_string());
+        if self.write_in_any_case(delete).await?.is_some() {
             return Ok(Deletion::Deleted);
         }
         Ok(self.get(id).await?.map_or(Deletion::Unknown, |record| Deletion::Active(record.status)))
@@ -151,32 +216,19 @@ impl JobStore for SqliteStore {
 
     async fn beat(&self, claim: &Claim, progress: Option<&Progress>, lease: Duration) -> Result<Beat, StoreError> {
         let progress = progress.map(to_json).transpose()?;
-        let query = of_attempt(statements::BEAT, claim).bind(progress).bind(millis(lease));
-        row::beat(self.write(query).await?.as_ref())
+        let query = || of_attempt(statements::BEAT, claim).bind(progress.clone()).bind(millis(lease));
+        row::beat(self.write_in_any_case(query).await?.as_ref())
     }
 
     async fn step_finished(&self, claim: &Claim) -> Result<Beat, StoreError> {
-        row::beat(self.write(of_attempt(statements::STEP_FINISHED, claim)).await?.as_ref())
+        row::beat(self.write_in_any_case(|| of_attempt(statements::STEP_FINISHED, claim)).await?.as_ref())
     }
 
     async fn settle(&self, claim: &Claim, outcome: &Outcome) -> Result<bool, StoreError> {
-        let mut transaction = self.begin().await?;
-        let row = of_attempt(statements::STANDING, claim).fetch_optional(&mut *transaction).await?;
-        let Some(row) = row else { return Ok(false) };
-        let query = match self.retry.next(row::standing(&row)?, outcome) {
-            Next::Over { status, error } => of_attempt(statements::END, claim)
-                .bind(status.as_str())
-                .bind(error.as_ref().map(|error| error.code.as_str()))
-                .bind(error.map(|error| error.message)),
-            Next::Again { status, delay, retries, crashes_in_a_row } => of_attempt(statements::SET_ASIDE, claim)
-                .bind(status.as_str())
-                .bind(millis(delay))
-                .bind(retries)
-                .bind(crashes_in_a_row),
-        };
-        query.execute(&mut *transaction).await?;
-        self.commit(transaction).await?;
-        Ok(true)
+        match self.end(claim, outcome).await {
+            Err(StoreError::DiskFull) if self.reserve.release() => self.end(claim, outcome).await,
+            other => other,
+        }
     }
 
     async fn counts(&self) -> Result<Vec<(Status, u64)>, StoreError> {

@@ -32,6 +32,8 @@ pub(super) const SUBMIT: &str = concat!(
     columns!()
 );
 
+pub(super) const TABLES: &str = "SELECT name FROM sqlite_master WHERE type = 'table'";
+
 pub(super) const WAITING: &str = "SELECT COUNT(*) AS service, COALESCE(SUM(tenant = ?1), 0) AS tenant \
      FROM jobs WHERE status = 'queued'";
 

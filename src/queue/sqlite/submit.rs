@@ -9,6 +9,9 @@ type Open = Transaction<'static, Sqlite>;
 
 impl SqliteStore {
     pub(super) async fn take(&self, submission: &Submission) -> Result<Submitted, StoreError> {
+        if !self.reserve.hold() {
+            return Err(StoreError::DiskFull);
+        }
         let mut transaction = self.begin().await?;
         if let Some(sent) = &submission.idempotency
             && let Some(earlier) = earlier(&mut transaction, submission, sent).await?

@@ -1,12 +1,24 @@
-//! SIGKILL of the child, of the server or of both, at any moment, over a queue of short real jobs: what was accepted is
-//! finished, once, and what is published is whole.
+//! A real server with real jobs, and what may happen to them: kills at any moment and at named places, stopped and
+//! starved processes, full disks, damaged files, sockets that hold on. What was accepted is finished, once; what is
+//! published is whole; whoever else asks is answered.
 //!
-//! `GRASPD_TEST_KILLS=1000 cargo test --test crash` is the long form, `GRASPD_TEST_SEED` repeats a run.
+//! Each has a long form: `GRASPD_TEST_KILLS=1000` (SIGKILLs), `GRASPD_TEST_FAULTS=20` (deaths at each named place; needs
+//! `--features failpoints`), `GRASPD_TEST_DAMAGES=100` (damaged files), `GRASPD_TEST_MODELS=200` (bad models), each before
+//! `cargo test --test survival`. `GRASPD_TEST_SEED` repeats a run.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on has failed")]
 #![expect(clippy::print_stdout, reason = "the long form runs for minutes")]
 
+mod damage;
+mod disk;
+#[cfg(feature = "failpoints")]
+mod faults;
+mod frozen;
+mod models;
+mod processes;
+mod secrets;
 mod site;
+mod sockets;
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -20,7 +32,7 @@ const KILLS: u64 = 8;
 const AT_WORK: usize = 3;
 
 #[expect(clippy::disallowed_methods, reason = "the settings are those of the test, not of the program")]
-fn setting(name: &str, default: u64) -> u64 {
+pub(crate) fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |value| value.parse().unwrap())
 }
 
