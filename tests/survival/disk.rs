@@ -95,7 +95,7 @@ async fn a_full_disk_under_the_database() {
     a_full_disk_refuses_new_jobs_only(&mut site, &disk).await;
 }
 
-/// The third fsync of the server and every one after it fails, as on a dying disk. The process ends by itself, and what it
+/// From the twentieth on, every fsync of the server fails, as on a dying disk. The process ends by itself, and what it
 /// has acknowledged is there after the next start.
 #[tokio::test]
 #[expect(clippy::print_stderr, reason = "a test that cannot run says so")]
