@@ -195,12 +195,16 @@ fn eval_here(machine: &MachineArgs, device: String, job: &cli::eval::Arguments) 
 }
 
 fn serve(args: &ServeArgs) -> Result<u8, AppError> {
+    let runtime = runtime()?;
+    // Before all else: who is asked to stop while it starts ends as one that ran.
+    let mut signals = runtime.block_on(async { Signals::listen() })?;
     let server = Server::read(args)?;
     let _telemetry = telemetry::install_log(&server.machine.telemetry)?;
-    let runtime = runtime()?;
     let served = runtime.block_on(async {
-        let mut signals = Signals::listen()?;
-        let service = Service::start(server, metrics()?).await?;
+        let service = tokio::select! {
+            service = Service::start(server, metrics()?) => service?,
+            () = signals.received() => return Ok(SUCCEEDED),
+        };
         signals.received().await;
         service.stop().await;
         Ok(SUCCEEDED)

@@ -18,22 +18,27 @@ const NOT_OVER: u8 = 4;
 
 /// Runs jobs until a signal comes; with `once`, one.
 pub(super) fn work(work: &WorkArgs, machine: &MachineArgs, once: bool) -> Result<u8, AppError> {
+    let runtime = runtime()?;
+    // Before all else: who is asked to stop while it starts ends as one that ran.
+    let signals = runtime.block_on(async { Signals::listen() })?;
     let settings = Worker::read(work, machine)?;
     let _telemetry = telemetry::install_log(&settings.machine.telemetry)?;
     // What is counted in a process that nobody asks is not lost on the slots' code.
     let _metrics = metrics()?;
-    let runtime = runtime()?;
-    let code = runtime.block_on(run(settings, once));
+    let code = runtime.block_on(run(settings, once, signals));
     runtime.shutdown_timeout(FAREWELL);
     code
 }
 
-async fn run(mut settings: Worker, once: bool) -> Result<u8, AppError> {
-    let mut signals = Signals::listen()?;
+async fn run(mut settings: Worker, once: bool, mut signals: Signals) -> Result<u8, AppError> {
     service::open_devices(&settings.worker)?;
     service::make_folders(&settings.machine)?;
     let data = &settings.machine.data_dir;
-    let store = queue::open(&settings.database_url, settings.database_connections, RetryPolicy::default()).await?;
+    let opening = queue::open(&settings.database_url, settings.database_connections, RetryPolicy::default());
+    let store = tokio::select! {
+        store = opening => store?,
+        () = signals.received() => return Ok(SUCCEEDED),
+    };
     let _presence = service::be_present(data, &*store).await?;
     let Kept { artifacts, elsewhere } = Kept::open(&settings.machine, settings.objects.as_ref(), &store)?;
     settings.worker.elsewhere = elsewhere;

@@ -69,7 +69,7 @@ async fn unfinished(site: &Site, ids: &[String]) -> usize {
 /// Every object of a job is of the one attempt that published, and no checkpoint is there any more.
 async fn nothing_is_left_over(site: &mut Site, jobs: usize) {
     // The sweep runs when an API process starts.
-    site.stop();
+    site.stop().await;
     site.ensure_running();
     site.until("the sweep", async |site| {
         let objects = site.objects().await;
@@ -78,7 +78,7 @@ async fn nothing_is_left_over(site: &mut Site, jobs: usize) {
         (attempts.len() == jobs && checkpoints == 0).then_some(())
     })
     .await;
-    site.stop();
+    site.stop().await;
     let (code, said) = site.tool(&["verify"]);
     assert!(code == 0 && said.contains("all is well"), "{said}");
 }
@@ -113,7 +113,7 @@ async fn a_worker_elsewhere_goes_on_from_the_checkpoint_of_one_that_is_gone() {
     assert_eq!(there.bytes().await.unwrap(), site.download(&id, "model.safetensors").await);
     let text = site.ask(reqwest::Method::GET, &format!("/v1/jobs/{id}/logs"), None, None).await.unwrap();
     assert!(!text.text().await.unwrap().is_empty(), "the log of both machines");
-    site.stop();
+    site.stop().await;
     let (code, said) = site.tool(&["verify"]);
     assert!(code == 0 && said.contains("all is well"), "{said}");
 }

@@ -24,6 +24,17 @@ struct Machine {
     arguments: Vec<String>,
     folder: PathBuf,
     process: Option<Child>,
+    /// Bytes of its log when the process was started.
+    said_before: usize,
+}
+
+impl Machine {
+    /// Whether the process hears signals: before it does, one ends it as it ends any program.
+    fn is_up(&self) -> bool {
+        let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+        let said = log.get(self.said_before..).unwrap_or_default();
+        said.contains("the worker begins") || said.contains("graspd is listening")
+    }
 }
 
 pub(crate) struct Site {
@@ -61,7 +72,7 @@ impl Site {
         let folder = self.folder.path().join(self.machines.len().to_string());
         fs::create_dir(&folder).unwrap();
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        self.machines.push(Machine { arguments, folder, process: None });
+        self.machines.push(Machine { arguments, folder, process: None, said_before: 0 });
     }
 
     /// One more worker, on a machine that knows nothing; its number.
@@ -90,6 +101,7 @@ impl Site {
             let machine = &self.machines[number];
             let log = fs::OpenOptions::new().create(true).append(true).open(machine.folder.join("log")).unwrap();
             let mut command = self.command(&machine.folder, &machine.arguments);
+            self.machines[number].said_before = self.log(number).len();
             self.machines[number].process = Some(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
         }
     }
@@ -113,7 +125,9 @@ impl Site {
     }
 
     /// Stops all processes as a service manager does.
-    pub(crate) fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
+        let up = |site: &Self| site.machines.iter().all(|machine| machine.process.is_none() || machine.is_up());
+        self.until("all processes are up", async |site| up(site).then_some(())).await;
         for machine in &mut self.machines {
             if let Some(process) = &machine.process {
                 kill_process(Pid::from_child(process), Signal::TERM).unwrap();
