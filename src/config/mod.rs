@@ -216,6 +216,7 @@ impl Worker {
             retention: worker::Retention::default(),
             keeps_house: false,
             elsewhere: None,
+            slot_memory: machine.memory_limit / slots as u64,
             timing: timing(work, is_postgres(&database_url))?,
         };
         let database_connections = u32::try_from(connections).unwrap_or(u32::MAX);

@@ -78,17 +78,26 @@ pub struct Failure {
     pub message: String,
     /// Whether another attempt is worth it.
     pub decision: Decision,
+    /// Bytes of memory a slot must have to run the job, where that is why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_needed: Option<u64>,
 }
 
 impl Failure {
     /// A failure that another attempt would meet again.
     pub fn give_up(code: FailureCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), decision: Decision::GiveUp }
+        Self { code, message: message.into(), decision: Decision::GiveUp, memory_needed: None }
     }
 
     /// A failure that may pass.
     pub fn retry(code: FailureCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), decision: Decision::Retry }
+        Self { code, message: message.into(), decision: Decision::Retry, memory_needed: None }
+    }
+
+    /// The same, of a job that a slot with `bytes` of memory could run.
+    #[must_use]
+    pub fn needing(self, bytes: u64) -> Self {
+        Self { memory_needed: Some(bytes), ..self }
     }
 }
 

@@ -64,7 +64,7 @@ impl Demand<'_> {
             Some(_) => (Residency::Resident, "with its layers in memory, which recovery asks for"),
             None => (Residency::Streamed, "even with its layers read one by one"),
         };
-        Err(Error::Failed(Failure::give_up(
+        let failure = Failure::give_up(
             FailureCode::OutOfMemory,
             format!(
                 "the job needs {:.1} GiB {place}, and may use {:.1} GiB: raise \
@@ -74,7 +74,8 @@ impl Demand<'_> {
                 self.calibration,
                 self.evaluation,
             ),
-        )))
+        );
+        Err(Error::Failed(failure.needing(self.bytes(least))))
     }
 
     /// Bytes at the highest point.
@@ -256,6 +257,7 @@ mod tests {
         let config = config();
         let failure = demand(&config).plan(2 << 30).unwrap_err().failure().unwrap();
         assert_eq!(failure.code, FailureCode::OutOfMemory);
+        assert!(demand(&config).plan(failure.memory_needed.unwrap()).is_ok());
         for words in ["needs", "may use 2.0 GiB", "GRASPD_MEMORY_LIMIT", "calibration.sequence_length (128)"] {
             assert!(failure.message.contains(words), "{}", failure.message);
         }

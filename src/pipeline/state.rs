@@ -79,6 +79,8 @@ impl Finished {
             recovery: None,
             metadata: BTreeMap::new(),
             webhook_url: None,
+            priority: 0,
+            min_memory: None,
             ..spec.clone()
         };
         Ok(Self {

@@ -21,7 +21,7 @@ use async_trait::async_trait;
 pub use datasets::{DatasetRecord, DatasetStore};
 pub use keys::{KEY_PREFIX, KeyHash, KeyRecord, KeyStore, NewKey};
 pub use postgres::PostgresStore;
-pub use record::{Claim, EventRecord, JobError, JobRecord, Listing, Page};
+pub use record::{Claim, EventRecord, JobError, JobRecord, Listing, Offer, Page};
 pub use retry::RetryPolicy;
 pub use sqlite::SqliteStore;
 use sqlx::postgres::PgDatabaseError;
@@ -210,9 +210,19 @@ pub trait JobStore: Send + Sync {
     async fn resume(&self, id: JobId) -> Result<Change, StoreError>;
     /// Removes a job that has ended, with its events. Its files are not the store's.
     async fn delete(&self, id: JobId) -> Result<Deletion, StoreError>;
-    /// Hands the oldest queued job, or one whose lease lapsed, to `worker` for `lease`. A job whose lease lapsed after a
-    /// cancel or a pause was asked for becomes cancelled or paused instead.
-    async fn claim(&self, worker: &str, lease: Duration) -> Result<Option<Claim>, StoreError>;
+    /// [`Self::claim_for`] a slot that has room for any job.
+    async fn claim(&self, worker: &str, lease: Duration) -> Result<Option<Claim>, StoreError> {
+        self.claim_for(&Offer { worker: worker.to_owned(), memory: u64::MAX }, lease).await
+    }
+    /// Hands a job whose lease lapsed, or one that is queued, to a slot for `lease`. The tenant with the fewest running jobs
+    /// goes first, of several the one that was served longest ago; of its jobs the one of the highest priority, of
+    /// several the oldest. A job whose lease lapsed after a cancel or a pause was asked for becomes cancelled or paused
+    /// instead.
+    async fn claim_for(&self, offer: &Offer, lease: Duration) -> Result<Option<Claim>, StoreError>;
+    /// Tells that a worker is up, for the next minute.
+    async fn announce(&self, offer: &Offer) -> Result<(), StoreError>;
+    /// Tells that a worker is up no more.
+    async fn withdraw(&self, worker: &str) -> Result<(), StoreError>;
     /// Renews the lease of an attempt and records its progress.
     async fn beat(&self, claim: &Claim, progress: Option<&Progress>, lease: Duration) -> Result<Beat, StoreError>;
     /// Records that the attempt finished a step, so that later crashes are counted from there. Does not renew the lease.

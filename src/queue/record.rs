@@ -37,6 +37,10 @@ pub struct JobRecord {
     pub finished_at: Option<UnixMillis>,
     /// Why it failed, in a failed job.
     pub error: Option<JobError>,
+    /// Least bytes of memory of a slot that may run it; 0 for any.
+    pub memory_needed: u64,
+    /// Most bytes that a slot of the workers that are up has for a job; `None` where no worker is up.
+    pub largest_slot: Option<u64>,
 }
 
 /// Why a job failed, as shown.
@@ -59,6 +63,15 @@ pub struct Claim {
     pub attempt: u32,
     /// The request it came with.
     pub origin: Origin,
+}
+
+/// A slot that looks for a job, or, announced, a process whose slots all have as much.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// Its name.
+    pub worker: String,
+    /// Bytes that a job may use there.
+    pub memory: u64,
 }
 
 /// Something that happened to a job.

@@ -29,6 +29,9 @@ pub(super) struct Standing {
     pub(super) pause_requested: bool,
     pub(super) retries: u32,
     pub(super) crashes_in_a_row: u32,
+    /// Bytes, as in [`super::JobRecord`].
+    pub(super) memory_needed: u64,
+    pub(super) largest_slot: u64,
 }
 
 /// Where the job goes.
@@ -37,7 +40,7 @@ pub(super) enum Next {
     /// It has ended.
     Over { status: Status, error: Option<JobError> },
     /// Back to the queue, claimable after `delay`, or, as somebody asked, aside as paused.
-    Again { status: Status, delay: Duration, retries: u32, crashes_in_a_row: u32 },
+    Again { status: Status, delay: Duration, retries: u32, crashes_in_a_row: u32, memory_needed: u64 },
 }
 
 impl Next {
@@ -53,27 +56,40 @@ impl Next {
 impl RetryPolicy {
     /// A success stands even when a cancel was asked for: its folder is already published. Anything else yields to it.
     pub(super) fn next(&self, standing: Standing, outcome: &Outcome) -> Next {
-        let Standing { cancel_requested, pause_requested, retries, crashes_in_a_row } = standing;
+        let Standing { cancel_requested, pause_requested, retries, crashes_in_a_row, memory_needed, largest_slot } =
+            standing;
         let status = if pause_requested { Status::Paused } else { Status::Queued };
+        let again =
+            |delay, retries, crashes_in_a_row| Next::Again { status, delay, retries, crashes_in_a_row, memory_needed };
         match outcome {
             Outcome::Succeeded => Next::over(Status::Succeeded),
             Outcome::Cancelled => Next::over(Status::Cancelled),
             _ if cancel_requested => Next::over(Status::Cancelled),
             // A pause that was taken back meanwhile is no more than a release.
-            Outcome::Released | Outcome::Paused => {
-                Next::Again { status, delay: Duration::ZERO, retries, crashes_in_a_row }
+            Outcome::Released | Outcome::Paused => again(Duration::ZERO, retries, crashes_in_a_row),
+            // Another worker has the room: the job waits for it, and is never tried again where it has none.
+            Outcome::Failed(Failure { memory_needed: Some(needed), .. })
+                if (memory_needed + 1..=largest_slot).contains(needed) =>
+            {
+                let delay = Duration::ZERO;
+                Next::Again { status, delay, retries, crashes_in_a_row, memory_needed: *needed }
             }
             Outcome::Failed(failure) => match failure.decision {
                 Decision::Retry if retries < self.retries => {
-                    Next::Again { status, delay: self.backoff(retries), retries: retries + 1, crashes_in_a_row }
+                    again(self.backoff(retries), retries + 1, crashes_in_a_row)
                 }
                 Decision::Retry | Decision::GiveUp => Next::failed(failure.code, failure),
             },
             Outcome::Crashed(_) if crashes_in_a_row + 1 < self.crashes => {
-                Next::Again { status, delay: Duration::ZERO, retries, crashes_in_a_row: crashes_in_a_row + 1 }
+                again(Duration::ZERO, retries, crashes_in_a_row + 1)
             }
             Outcome::Crashed(failure) => Next::failed(crash_code(failure.code), failure),
         }
+    }
+
+    /// Whether no request and no count changes what a job becomes by this outcome.
+    pub(super) const fn ends_in_any_case(outcome: &Outcome) -> bool {
+        matches!(outcome, Outcome::Succeeded | Outcome::Cancelled)
     }
 
     fn backoff(&self, retries: u32) -> Duration {
@@ -92,6 +108,22 @@ const fn crash_code(code: FailureCode) -> FailureCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_job_that_is_too_large_here_waits_for_a_slot_that_has_room_if_there_is_one() {
+        let policy = RetryPolicy::default();
+        let too_large = Failure::give_up(FailureCode::OutOfMemory, "too large").needing(40);
+        let next = |memory_needed, largest_slot| {
+            let standing = Standing { memory_needed, largest_slot, ..Standing::default() };
+            match policy.next(standing, &Outcome::Failed(too_large.clone())) {
+                Next::Again { memory_needed, .. } => Some(memory_needed),
+                Next::Over { .. } => None,
+            }
+        };
+        assert_eq!(next(0, 40), Some(40));
+        assert_eq!(next(0, 39), None, "nobody has the room");
+        assert_eq!(next(40, 64), None, "it was given what it said it needed");
+    }
 
     fn crash() -> Outcome {
         Outcome::Crashed(Failure::retry(FailureCode::WorkerCrashed, "killed by signal 9"))
@@ -116,7 +148,13 @@ mod tests {
         let second = policy.next(Standing { crashes_in_a_row: 1, ..Standing::default() }, &crash());
         assert_eq!(
             second,
-            Next::Again { status: Status::Queued, delay: Duration::ZERO, retries: 0, crashes_in_a_row: 2 }
+            Next::Again {
+                status: Status::Queued,
+                delay: Duration::ZERO,
+                retries: 0,
+                crashes_in_a_row: 2,
+                memory_needed: 0
+            }
         );
         let third = policy.next(Standing { crashes_in_a_row: 2, ..Standing::default() }, &crash());
         let error = JobError { code: FailureCode::WorkerCrashed, message: "killed by signal 9".into() };

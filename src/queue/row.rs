@@ -52,6 +52,11 @@ pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 2)
 }
 
+/// A number of bytes as databases keep it.
+pub(super) fn bytes(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
 pub(super) fn to_json(value: &impl serde::Serialize) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|error| StoreError::Database(sqlx::Error::Encode(error.into())))
 }
@@ -90,6 +95,8 @@ pub(super) fn record(row: &impl Columns) -> Result<JobRecord, StoreError> {
         started_at: row.integer_or_none("started_at")?,
         finished_at: row.integer_or_none("finished_at")?,
         error: error(&id, row)?,
+        memory_needed: size(row.integer("memory_needed")?),
+        largest_slot: row.integer_or_none("largest_slot")?.map(size),
     })
 }
 
@@ -166,6 +173,8 @@ pub(super) fn standing(row: &impl Columns) -> Result<Standing, StoreError> {
         pause_requested: row.flag("pause_requested")?,
         retries: count(row, "retries")?,
         crashes_in_a_row: count(row, "crashes_in_a_row")?,
+        memory_needed: size(row.integer("memory_needed")?),
+        largest_slot: size(row.integer_or_none("largest_slot")?.unwrap_or(0)),
     })
 }
 
@@ -192,13 +201,17 @@ pub(super) fn dataset(row: &impl Columns) -> Result<DatasetRecord, StoreError> {
         tenant: row.text("tenant")?,
         name: row.text("name")?,
         format: format.parse().map_err(|what: String| corrupt(&id, what))?,
-        bytes: bytes(row)?,
+        bytes: total(row)?,
         sha256: row.text("sha256")?,
         created_at: row.integer("created_at")?,
     })
 }
 
 /// A sum of lengths.
-pub(super) fn bytes(row: &impl Columns) -> Result<u64, StoreError> {
-    Ok(u64::try_from(row.integer("bytes")?).unwrap_or(0))
+pub(super) fn total(row: &impl Columns) -> Result<u64, StoreError> {
+    Ok(size(row.integer("bytes")?))
+}
+
+fn size(bytes: i64) -> u64 {
+    u64::try_from(bytes).unwrap_or(0)
 }

@@ -72,6 +72,8 @@ pub struct Settings {
     pub keeps_house: bool,
     /// What is shared with other machines, where there are any.
     pub elsewhere: Option<Elsewhere>,
+    /// Bytes that a job may use in each slot.
+    pub slot_memory: u64,
     /// Every wait and limit.
     pub timing: Timing,
 }

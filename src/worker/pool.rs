@@ -2,7 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::watch, task::JoinSet, time::timeout};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
 use super::{
     Settings, folder, retention,
@@ -11,11 +15,14 @@ use super::{
 use crate::{
     artifact::ArtifactStore,
     job::JobId,
-    queue::{JobStore, StoreError},
+    queue::{JobStore, Offer, StoreError},
 };
 
 /// Between two looks for work folders of jobs that ended elsewhere: cancelled while they waited for a retry, say.
 const SWEEP: Duration = Duration::from_mins(10);
+
+/// Between two announcements, of which two may be lost before a worker counts as gone.
+const ANNOUNCE: Duration = Duration::from_secs(20);
 
 /// Runs `settings.slots_per_device` slots on each device until `stopping` turns true and every slot has settled.
 pub async fn run(
@@ -26,6 +33,8 @@ pub async fn run(
 ) {
     let shared = Arc::new(Shared { settings, store, artifacts });
     let mut tasks = JoinSet::new();
+    // At once, so that no job fails for want of a slot that is just coming up.
+    announce(&shared).await;
     for device in &shared.settings.devices {
         for number in 0..shared.settings.slots_per_device {
             let worker = format!("{}/{device}/{number}", shared.settings.worker);
@@ -33,12 +42,15 @@ pub async fn run(
             tasks.spawn(slot.run());
         }
     }
-    tasks.spawn(sweep(shared, stopping));
-    while let Some(ended) = tasks.join_next().await {
-        if let Err(error) = ended {
-            tracing::error!(%error, "a slot broke off");
+    tasks.spawn(sweep(Arc::clone(&shared), stopping));
+    let slots = async {
+        while let Some(ended) = tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a slot broke off");
+            }
         }
-    }
+    };
+    announced(&shared, slots).await;
 }
 
 /// Runs one job that waits, on the first device, if there is one; which.
@@ -54,7 +66,34 @@ pub async fn run_once(
     let device = settings.devices.first().cloned().unwrap_or_default();
     let worker = format!("{}/{device}/once", settings.worker);
     let shared = Arc::new(Shared { settings, store, artifacts });
-    Slot { shared, device, worker, stopping }.once().await
+    announce(&shared).await;
+    let slot = Slot { shared: Arc::clone(&shared), device, worker, stopping };
+    announced(&shared, slot.once()).await
+}
+
+/// Lets the store know that this worker is up, for as long as `work` takes.
+async fn announced<T>(shared: &Shared, work: impl Future<Output = T>) -> T {
+    let announcing = async {
+        loop {
+            sleep(ANNOUNCE).await;
+            announce(shared).await;
+        }
+    };
+    let done = tokio::select! {
+        done = work => done,
+        never = announcing => never,
+    };
+    if let Err(error) = shared.store.withdraw(&shared.settings.worker).await {
+        tracing::debug!(%error, "the worker counts as up for another minute");
+    }
+    done
+}
+
+async fn announce(shared: &Shared) {
+    let offer = Offer { worker: shared.settings.worker.clone(), memory: shared.settings.slot_memory };
+    if let Err(error) = shared.store.announce(&offer).await {
+        tracing::warn!(%error, "the store was not told that this worker is up");
+    }
 }
 
 async fn forget_copies(shared: &Shared) -> Result<(), String> {

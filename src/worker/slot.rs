@@ -24,7 +24,7 @@ use crate::{
     artifact::{ArtifactError, ArtifactStore},
     fault,
     job::{Failure, FailureCode, JobId, Progress, Stage, Status},
-    queue::{Beat, Claim, JobStore, Outcome, StoreError},
+    queue::{Beat, Claim, JobStore, Offer, Outcome, StoreError},
     telemetry,
 };
 
@@ -53,13 +53,12 @@ struct Lost;
 impl Slot {
     /// Runs jobs until the server stops.
     pub(super) async fn run(self) {
-        let timing = self.shared.settings.timing;
         let mut changes = self.shared.store.changes();
         while !*self.stopping.borrow() {
             // Before the claim, so that what comes while it fails is not missed.
             changes.borrow_and_update();
             let since = Instant::now();
-            match self.shared.store.claim(&self.worker, timing.lease).await {
+            match self.claim().await {
                 Ok(Some(claim)) => {
                     fault::point("claimed");
                     self.run_claimed(&claim, since).await;
@@ -76,11 +75,17 @@ impl Slot {
     /// Runs one job, if one waits.
     pub(super) async fn once(self) -> Result<Option<JobId>, StoreError> {
         let since = Instant::now();
-        let claim = self.shared.store.claim(&self.worker, self.shared.settings.timing.lease).await?;
+        let claim = self.claim().await?;
         if let Some(claim) = &claim {
             self.run_claimed(claim, since).await;
         }
         Ok(claim.map(|claim| claim.id))
+    }
+
+    async fn claim(&self) -> Result<Option<Claim>, StoreError> {
+        let settings = &self.shared.settings;
+        let offer = Offer { worker: self.worker.clone(), memory: settings.slot_memory };
+        self.shared.store.claim_for(&offer, settings.timing.lease).await
     }
 
     /// Between two looks into an empty queue. Slots that began together look at different times.

@@ -2,7 +2,7 @@
 
 use graspd::{
     job::{Failure, FailureCode, Progress, Stage},
-    queue::Outcome,
+    queue::{Offer, Outcome},
 };
 use serde_json::{Value, json};
 
@@ -148,4 +148,23 @@ async fn every_path_of_a_job_that_is_not_there_says_the_same() {
             assert_eq!(code(response).await, "job_not_found", "{id}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_queued_job_says_what_no_worker_can_give_it() {
+    let app = TestApp::new().await;
+    let response = app.create_job(&json!({"model": "org/name", "priority": 5, "min_memory": "40GiB"})).await;
+    let job: Value = response.json().await.unwrap();
+    assert_eq!(
+        (&job["priority"], &job["waits_for"]),
+        (&json!(5), &json!("a worker with 40.0 GiB of memory: none is up"))
+    );
+    let id = job["id"].as_str().unwrap();
+    let waits_for = async |memory: u64| {
+        app.store.announce(&Offer { worker: "one".into(), memory: memory << 30 }).await.unwrap();
+        app.get_job(id).await.json::<Value>().await.unwrap()["waits_for"].clone()
+    };
+    let too_small = "a slot with 40.0 GiB of memory: the largest of the workers that are up has 8.0 GiB";
+    assert_eq!(waits_for(8).await, too_small);
+    assert_eq!(waits_for(40).await, Value::Null);
 }

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use graspd::{
     job::{Failure, FailureCode, JobId, Progress, Status},
     queue::{
-        Beat, Change, Claim, Deletion, EventRecord, JobRecord, JobStore, Listing, Outcome, Page, SqliteStore, Store,
-        StoreError, Submission, Submitted,
+        Beat, Change, Claim, Deletion, EventRecord, JobRecord, JobStore, Listing, Offer, Outcome, Page, SqliteStore,
+        Store, StoreError, Submission, Submitted,
     },
 };
 use reqwest::{Method, Response};
@@ -150,8 +150,14 @@ impl JobStore for Faulty {
     async fn cancel(&self, id: JobId) -> Result<Change, StoreError> {
         self.store.cancel(id).await
     }
-    async fn claim(&self, worker: &str, lease: Duration) -> Result<Option<Claim>, StoreError> {
-        self.store.claim(worker, lease).await
+    async fn claim_for(&self, offer: &Offer, lease: Duration) -> Result<Option<Claim>, StoreError> {
+        self.store.claim_for(offer, lease).await
+    }
+    async fn announce(&self, offer: &Offer) -> Result<(), StoreError> {
+        self.store.announce(offer).await
+    }
+    async fn withdraw(&self, worker: &str) -> Result<(), StoreError> {
+        self.store.withdraw(worker).await
     }
     async fn beat(&self, claim: &Claim, progress: Option<&Progress>, lease: Duration) -> Result<Beat, StoreError> {
         self.store.beat(claim, progress, lease).await

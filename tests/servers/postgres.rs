@@ -22,7 +22,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// other end, however it dies; then nothing is left of either.
 const KEEP: &str = r#"
 "$1/initdb" -D "$2/data" -U graspd -A trust --no-sync --no-instructions >"$2/log" 2>&1 || exit 1
-start() { "$1/postgres" -D "$2/data" -k "$2" -c listen_addresses= -c fsync=off -c max_connections=300 >>"$2/log" 2>&1 & }
+start() { "$1/postgres" -D "$2/data" -k "$2" -c listen_addresses= -c fsync="$3" -c max_connections=300 >>"$2/log" 2>&1 & }
 start "$@"
 while read -r word; do
     case $word in
@@ -63,7 +63,7 @@ impl Postgres {
         } else {
             Command::new("sh")
         };
-        command.args(["-c", KEEP, "sh"]).arg(binaries).arg(folder.path());
+        command.args(["-c", KEEP, "sh"]).arg(binaries).arg(folder.path()).arg(fsync());
         let keeper = command.current_dir("/").stdin(Stdio::piped()).spawn().unwrap();
         Some(Self { keeper, folder, databases: AtomicU32::new(0) })
     }
@@ -94,6 +94,12 @@ impl Postgres {
         self.url(&name)
     }
 
+    /// Where it listens.
+    #[allow(dead_code, reason = "not every test binary puts something between")]
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.path().join(".s.PGSQL.5432")
+    }
+
     fn url(&self, database: &str) -> String {
         format!("postgres://graspd@localhost/{database}?host={}", self.folder.path().display())
     }
@@ -109,6 +115,12 @@ impl Postgres {
         }
         panic!("the server does not start:\n{}", fs::read_to_string(self.folder.path().join("log")).unwrap_or_default())
     }
+}
+
+/// Whether commits wait for the disk; only figures need that.
+#[expect(clippy::disallowed_methods, reason = "the settings are those of the test, not of the program")]
+fn fsync() -> String {
+    std::env::var("GRASPD_TEST_FSYNC").unwrap_or_else(|_| "off".to_owned())
 }
 
 /// The newest server that is installed.

@@ -33,6 +33,7 @@ mod postgres;
 mod records;
 mod servers;
 mod throughput;
+mod turns;
 
 use std::{
     sync::{Arc, LazyLock},

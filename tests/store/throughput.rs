@@ -1,6 +1,7 @@
-//! How many jobs a second can be submitted, and claimed and ended, by eight workers with connections of their own; no job
-//! twice. It asserts nothing about time. The figures of the README:
-//! `GRASPD_TEST_QUEUED=100000 cargo test --release --test store throughput -- --nocapture`.
+//! How many jobs a second can be submitted, claimed and ended, and beaten for, by eight workers with connections of their
+//! own; no job twice. It asserts nothing about time. The figures of the README:
+//! `GRASPD_TEST_QUEUED=100000 GRASPD_TEST_FSYNC=on cargo test --release --test store throughput -- --nocapture`,
+//! with `GRASPD_TEST_RUNNING=1000` among so many jobs that run.
 
 #![expect(clippy::print_stdout, reason = "the figures are for people")]
 
@@ -8,20 +9,18 @@ use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use graspd::{
     clock::{Ids, RandomIds},
-    queue::{Outcome, Store},
+    job::{Progress, Stage},
+    queue::{Beat, Outcome, Store},
 };
 use tokio::task::JoinSet;
 
-use crate::{Kind, LEASE, Subject, spec};
+use crate::{Kind, LEASE, Subject, setting, spec};
 
 const WORKERS: usize = 8;
 /// Jobs of the short form.
-const QUEUED: usize = 400;
-
-#[expect(clippy::disallowed_methods, reason = "the settings are those of the test, not of the program")]
-fn queued() -> usize {
-    std::env::var("GRASPD_TEST_QUEUED").ok().map_or(QUEUED, |value| value.parse().unwrap())
-}
+const QUEUED: u64 = 400;
+/// Beats of each worker for one job.
+const BEATS: u64 = 20;
 
 async fn everything_queued_is_claimed_once(kind: Kind) {
     let subject = Subject::new(kind).await;
@@ -32,20 +31,28 @@ async fn everything_queued_is_claimed_once(kind: Kind) {
             Kind::Postgres(_) => Subject::open(&subject.location).await,
         });
     }
-    let all = queued();
+    let all = setting("GRASPD_TEST_QUEUED", QUEUED) as usize;
     let name = if matches!(kind, Kind::Sqlite) { "SQLite" } else { "PostgreSQL" };
     let begin = Instant::now();
     let submitting: JoinSet<()> = stores.iter().cloned().map(|store| submit(store, all / WORKERS)).collect();
     submitting.join_all().await;
     let submitted = rate(all, begin);
+    for _ in 0..setting("GRASPD_TEST_RUNNING", 0) {
+        subject.claim(LEASE * 60).await;
+    }
     let begin = Instant::now();
     // A tenth stays, so that the last claim is made from a queue as well.
     let working: JoinSet<_> = stores.iter().cloned().map(|store| work(store, all / WORKERS * 9 / 10)).collect();
     let claimed: Vec<_> = working.join_all().await.into_iter().flatten().collect();
     let distinct = claimed.iter().collect::<HashSet<_>>().len();
+    let turned = rate(claimed.len(), begin);
+    let begin = Instant::now();
+    let beating: JoinSet<_> = stores.iter().cloned().map(|store| beat(store, BEATS * all as u64 / QUEUED)).collect();
+    let beats = beating.join_all().await.into_iter().sum();
     println!(
-        "{name}, {WORKERS} workers, {all} jobs: {submitted:.0} submits/s, {:.0} claims/s, each with its end, {} double",
-        rate(claimed.len(), begin),
+        "{name}, {WORKERS} workers, {all} jobs: {submitted:.0} submits/s, {turned:.0} claims/s, each with its end, \
+         {:.0} beats/s with progress, {} double",
+        rate(beats, begin),
         claimed.len() - distinct
     );
     assert_eq!(claimed.len(), distinct);
@@ -66,6 +73,15 @@ async fn work(store: Arc<dyn Store>, count: usize) -> Vec<graspd::job::JobId> {
         ids.push(claim.id);
     }
     ids
+}
+
+async fn beat(store: Arc<dyn Store>, count: u64) -> usize {
+    let claim = store.claim("worker", LEASE).await.unwrap().expect("a job");
+    for done in 0..count {
+        let progress = Progress::new(Stage::Gradients, done, count);
+        assert_eq!(store.beat(&claim, Some(&progress), LEASE).await.unwrap(), Beat::Owned);
+    }
+    count as usize
 }
 
 fn rate(count: usize, since: Instant) -> f64 {

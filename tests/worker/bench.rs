@@ -60,6 +60,7 @@ impl Bench {
             retention: Retention::default(),
             keeps_house: true,
             elsewhere: None,
+            slot_memory: 1 << 30,
             timing: quick(),
         };
         let (stop, _) = watch::channel(false);

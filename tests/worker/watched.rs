@@ -15,7 +15,7 @@ use graspd::{
     artifact::{Artifact, ArtifactError, ArtifactStore, Content, DiskStore},
     job::{JobId, Progress, Status},
     queue::{
-        Beat, Change, Claim, Deletion, EventRecord, JobRecord, JobStore, Listing, Outcome, Page, SqliteStore,
+        Beat, Change, Claim, Deletion, EventRecord, JobRecord, JobStore, Listing, Offer, Outcome, Page, SqliteStore,
         StoreError, Submission, Submitted,
     },
 };
@@ -82,9 +82,18 @@ impl JobStore for WatchedJobs {
         self.inner.cancel(id).await
     }
 
-    async fn claim(&self, worker: &str, lease: Duration) -> Result<Option<Claim>, StoreError> {
+    async fn claim_for(&self, offer: &Offer, lease: Duration) -> Result<Option<Claim>, StoreError> {
         self.reach()?;
-        self.inner.claim(worker, lease).await
+        self.inner.claim_for(offer, lease).await
+    }
+
+    async fn announce(&self, offer: &Offer) -> Result<(), StoreError> {
+        self.reach()?;
+        self.inner.announce(offer).await
+    }
+
+    async fn withdraw(&self, worker: &str) -> Result<(), StoreError> {
+        self.inner.withdraw(worker).await
     }
 
     async fn beat(&self, claim: &Claim, progress: Option<&Progress>, lease: Duration) -> Result<Beat, StoreError> {

@@ -65,6 +65,10 @@ pub struct JobView {
     pub started_at: Option<i64>,
     /// When it succeeded, failed or was cancelled.
     pub finished_at: Option<i64>,
+    /// Of your jobs that wait, the highest goes first.
+    pub priority: i64,
+    /// What a queued job waits for that no worker which is up can give it; null where it only waits for its turn.
+    pub waits_for: Option<String>,
     /// How often it was started.
     pub attempt: u32,
     /// Whether it runs and was asked to stop.
@@ -162,6 +166,8 @@ impl From<JobRecord> for JobView {
         Self {
             object: JobObject::Job,
             eta: eta(&record),
+            waits_for: waits_for(&record),
+            priority: record.spec.priority,
             stage_eta: stage_eta(&record),
             id: record.id,
             status: record.status,
@@ -177,6 +183,21 @@ impl From<JobRecord> for JobView {
             metadata: record.spec.metadata.clone(),
             spec: record.spec,
         }
+    }
+}
+
+fn waits_for(record: &JobRecord) -> Option<String> {
+    let gibibytes = |bytes: u64| bytes as f64 / (1_u64 << 30) as f64;
+    let needed = gibibytes(record.memory_needed);
+    match record.largest_slot {
+        _ if record.status != Status::Queued => None,
+        Some(largest) if largest >= record.memory_needed => None,
+        Some(largest) => Some(format!(
+            "a slot with {needed:.1} GiB of memory: the largest of the workers that are up has {:.1} GiB",
+            gibibytes(largest)
+        )),
+        None if record.memory_needed > 0 => Some(format!("a worker with {needed:.1} GiB of memory: none is up")),
+        None => Some("a worker: none is up".to_owned()),
     }
 }
 

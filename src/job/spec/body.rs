@@ -10,7 +10,7 @@ use utoipa::{
 
 use super::{
     Allocation, Basis, Calibration, CalibrationPart, Evaluation, ExportBody, Grasp, JobSpec, Kind, LayerMetric, Layers,
-    Method, Preset, Projection, RecoveryBody, Refine, Schedule, Score, Selection, SigmaSplit, Size,
+    Method, Preset, Projection, RecoveryBody, Refine, Schedule, Score, Selection, ShardSizeBody, SigmaSplit, Size,
 };
 
 /// A job, as the body of `POST /v1/jobs`. Every field but `model` has a default.
@@ -49,6 +49,13 @@ pub struct JobBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 2048, pattern = "^https?://")]
     pub webhook_url: Option<String>,
+    /// −100 to 100: of your jobs that wait, the highest goes first. Default: 0.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schema(minimum = -100, maximum = 100)]
+    pub priority: i64,
+    /// Least memory of the slot that may run it, such as 40GB. Default: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_memory: Option<ShardSizeBody>,
 }
 
 /// An evaluation, as the body of `POST /v1/evaluations`: a job that scores a model as it is, dense or factored.
@@ -71,6 +78,13 @@ pub struct AssessmentBody {
     #[serde(default)]
     #[schema(max_length = 2048, pattern = "^https?://")]
     pub webhook_url: Option<String>,
+    /// −100 to 100: of your jobs that wait, the highest goes first. Default: 0.
+    #[serde(default)]
+    #[schema(minimum = -100, maximum = 100)]
+    pub priority: i64,
+    /// Least memory of the slot that may run it, such as 40GB. Default: any.
+    #[serde(default)]
+    pub min_memory: Option<ShardSizeBody>,
 }
 
 impl From<AssessmentBody> for JobBody {
@@ -85,6 +99,8 @@ impl From<AssessmentBody> for JobBody {
             export: ExportBody::default(),
             metadata: body.metadata,
             webhook_url: body.webhook_url,
+            priority: body.priority,
+            min_memory: body.min_memory,
         }
     }
 }
@@ -300,6 +316,8 @@ impl From<&JobSpec> for JobBody {
             export: ExportBody::from(spec),
             metadata: spec.metadata.clone(),
             webhook_url: spec.webhook_url.clone(),
+            priority: spec.priority,
+            min_memory: spec.min_memory.map(ShardSizeBody::Bytes),
         }
     }
 }
@@ -362,17 +380,11 @@ impl From<&Grasp> for GraspBody {
 
 impl From<&Evaluation> for EvaluationBody {
     fn from(evaluation: &Evaluation) -> Self {
+        let tasks = evaluation.tasks.iter().map(ToString::to_string);
         Self {
             perplexity: Some(evaluation.perplexity.iter().map(ToString::to_string).collect()),
             window: Some(evaluation.window),
-            tasks: Some(
-                evaluation
-                    .tasks
-                    .iter()
-                    .map(ToString::to_string)
-                    .chain(evaluation.rolling.iter().map(ToString::to_string))
-                    .collect(),
-            ),
+            tasks: Some(tasks.chain(evaluation.rolling.iter().map(ToString::to_string)).collect()),
             num_fewshot: Some(evaluation.num_fewshot),
             limit: evaluation.limit,
             compare_dense: Some(evaluation.compare_dense),

@@ -1,14 +1,14 @@
 //! From a body to a spec: defaults, ranges and contradictions.
 
-use std::{collections::BTreeMap, fmt::Display, str::FromStr};
+use std::{collections::BTreeMap, fmt::Display, ops::RangeInclusive, str::FromStr};
 
 use serde_json::Value;
 
 use super::{
     Calibration, CalibrationBody, CalibrationPart, Grasp, GraspBody, JobBody, JobSpec, Kind, LayerMetric, Layers,
-    LayersBody, Method, Projection, Recovery, RecoveryBody, RecoveryTarget, Selection, SigmaSplit, Size, SpecError,
-    body::LayersWord, check_evaluation::check_evaluation, check_kind::check_kind, export::check_export, preset,
-    recovery,
+    LayersBody, Method, Projection, Recovery, RecoveryBody, RecoveryTarget, Selection, ShardSizeBody, SigmaSplit, Size,
+    SpecError, body::LayersWord, check_evaluation::check_evaluation, check_kind::check_kind, export::check_export,
+    preset, recovery,
 };
 
 const MOST_SAMPLES: usize = 65_536;
@@ -17,6 +17,7 @@ const MOST_LAYERS: usize = 4_096;
 const MOST_DATASETS: usize = 16;
 /// Up to here every whole number has a float of its own.
 const LARGEST_WHOLE: f64 = 9_007_199_254_740_992.0;
+const PRIORITIES: RangeInclusive<i64> = -100..=100;
 const LONGEST_URL: usize = 2_048;
 
 pub(super) fn wrong(field: impl Into<String>, message: impl Into<String>) -> SpecError {
@@ -76,6 +77,8 @@ pub(super) fn check(body: JobBody) -> Result<JobSpec, SpecError> {
         export: check_export(body.export)?,
         metadata: check_metadata(body.metadata)?,
         webhook_url: body.webhook_url.map(check_webhook_url).transpose()?,
+        priority: check_priority(body.priority)?,
+        min_memory: body.min_memory.as_ref().map(check_min_memory).transpose()?,
     })
 }
 
@@ -267,6 +270,19 @@ fn check_metadata(metadata: BTreeMap<String, String>) -> Result<BTreeMap<String,
         }
     }
     Ok(metadata)
+}
+
+fn check_priority(priority: i64) -> Result<i64, SpecError> {
+    if PRIORITIES.contains(&priority) {
+        return Ok(priority);
+    }
+    let (least, most) = PRIORITIES.into_inner();
+    Err(wrong("priority", format!("{priority} is out of range: from {least} to {most}")))
+}
+
+fn check_min_memory(body: &ShardSizeBody) -> Result<u64, SpecError> {
+    let expected = || wrong("min_memory", "must be a positive number of bytes, or a size such as 40GB");
+    body.bytes().filter(|bytes| *bytes > 0).ok_or_else(expected)
 }
 
 /// Whether the address may be called shows when it is resolved; here only what no service would call is refused.

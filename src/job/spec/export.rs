@@ -85,6 +85,16 @@ pub enum ShardSizeBody {
     Words(String),
 }
 
+impl ShardSizeBody {
+    /// `None` of words that are no size.
+    pub(super) fn bytes(&self) -> Option<u64> {
+        match self {
+            Self::Bytes(bytes) => Some(*bytes),
+            Self::Words(words) => parse_size(words),
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for ShardSizeBody {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(ShardSizeVisitor)
@@ -138,8 +148,7 @@ pub(super) fn check_export(body: ExportBody) -> Result<Export, SpecError> {
     }
     let max_shard_size = match body.max_shard_size {
         None => Some(default.max_shard_size),
-        Some(ShardSizeBody::Bytes(bytes)) => Some(bytes),
-        Some(ShardSizeBody::Words(words)) => parse_size(&words),
+        Some(size) => size.bytes(),
     };
     let expected = || wrong("max_shard_size", "must be a positive number of bytes, or a size such as 5GB".to_owned());
     let max_shard_size = max_shard_size.filter(|bytes| *bytes > 0).ok_or_else(expected)?;

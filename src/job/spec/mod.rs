@@ -47,6 +47,10 @@ pub struct JobSpec {
     pub metadata: BTreeMap<String, String>,
     /// Where to tell that it started and how it ended.
     pub webhook_url: Option<String>,
+    /// Which of a tenant's jobs goes first: the highest, of −100 to 100.
+    pub priority: i64,
+    /// Least bytes of memory of the slot that may run it.
+    pub min_memory: Option<u64>,
 }
 
 impl JobSpec {

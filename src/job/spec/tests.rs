@@ -196,3 +196,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_place_in_the_queue_has_a_range_and_a_size_a_unit() {
+    let spec = parse(json!({"model": "a/b", "priority": -100, "min_memory": "40GiB"})).unwrap();
+    assert_eq!((spec.priority, spec.min_memory), (-100, Some(40 << 30)));
+    assert_eq!(parse(serde_json::to_value(&spec).unwrap()).unwrap(), spec);
+    for (field, value) in [
+        ("priority", json!(101)),
+        ("priority", json!(-101)),
+        ("priority", json!(0.5)),
+        ("priority", json!("high")),
+        ("min_memory", json!(0)),
+        ("min_memory", json!("much")),
+    ] {
+        assert_eq!(field_at_fault(&json!({"model": "a/b", (field): value})), field, "{value}");
+    }
+}

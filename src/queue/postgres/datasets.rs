@@ -48,7 +48,7 @@ impl DatasetStore for PostgresStore {
 
     async fn dataset_bytes(&self, tenant: &str) -> Result<u64, StoreError> {
         let row = self.one(sqlx::query(BYTES).bind(tenant.to_owned())).await?;
-        row::bytes(&row.ok_or(sqlx::Error::RowNotFound)?)
+        row::total(&row.ok_or(sqlx::Error::RowNotFound)?)
     }
 
     async fn remove_dataset(&self, id: &DatasetId) -> Result<bool, StoreError> {

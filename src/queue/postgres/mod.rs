@@ -1,6 +1,6 @@
 //! Jobs on PostgreSQL, for several machines.
 //!
-//! Every statement commits by itself but for those of a submission and of the end of an attempt. Claims pass over each
+//! Every statement commits by itself but for those of a submission and of an end that depends on what was asked for. Claims pass over each
 //! other's rows (`FOR UPDATE SKIP LOCKED`). All times are read from the database's clock, whoever asks. A connection
 //! that breaks is made again; one that does not answer is given up after a while.
 
@@ -21,10 +21,10 @@ use tokio::{sync::watch, task::JoinSet};
 
 use self::connection::{Held, Query, patiently};
 use super::{
-    Beat, Change, Claim, Deletion, EventRecord, JobRecord, JobStore, Listing, Outcome, Page, RetryPolicy, Store,
+    Beat, Change, Claim, Deletion, EventRecord, JobRecord, JobStore, Listing, Offer, Outcome, Page, RetryPolicy, Store,
     StoreError, Submission, Submitted,
-    retry::Next,
-    row::{self, Columns, millis, to_json},
+    retry::{Next, Standing},
+    row::{self, Columns, bytes, millis, to_json},
 };
 use crate::job::{FailureCode, JobId, Progress, Status};
 
@@ -74,6 +74,10 @@ impl PostgresStore {
     }
 
     async fn settle_once(&self, claim: &Claim, outcome: &Outcome) -> Result<bool, StoreError> {
+        if RetryPolicy::ends_in_any_case(outcome) {
+            let query = ending(claim, self.retry.next(Standing::default(), outcome));
+            return Ok(self.one(query).await?.is_some());
+        }
         let mut held = Held::of(&self.pool).await?;
         let mut transaction = held.begin().await?;
         let settled = settle(&mut transaction, claim, self.retry, outcome).await?;
@@ -102,19 +106,25 @@ async fn settle(
 ) -> Result<bool, StoreError> {
     let row = of_attempt(statements::STANDING, claim).fetch_optional(&mut *transaction).await?;
     let Some(row) = row else { return Ok(false) };
-    let query = match retry.next(row::standing(&row)?, outcome) {
+    ending(claim, retry.next(row::standing(&row)?, outcome)).execute(transaction).await?;
+    Ok(true)
+}
+
+fn ending(claim: &Claim, next: Next) -> Query {
+    match next {
         Next::Over { status, error } => of_attempt(statements::END, claim)
             .bind(status.as_str())
             .bind(error.as_ref().map(|error| error.code.as_str()))
             .bind(error.map(|error| without_nul(&error.message))),
-        Next::Again { status, delay, retries, crashes_in_a_row } => of_attempt(statements::SET_ASIDE, claim)
-            .bind(status.as_str())
-            .bind(millis(delay))
-            .bind(i64::from(retries))
-            .bind(i64::from(crashes_in_a_row)),
-    };
-    query.execute(transaction).await?;
-    Ok(true)
+        Next::Again { status, delay, retries, crashes_in_a_row, memory_needed } => {
+            of_attempt(statements::SET_ASIDE, claim)
+                .bind(status.as_str())
+                .bind(millis(delay))
+                .bind(i64::from(retries))
+                .bind(i64::from(crashes_in_a_row))
+                .bind(bytes(memory_needed))
+        }
+    }
 }
 
 fn of_attempt(statement: &'static str, claim: &Claim) -> Query {
@@ -185,9 +195,19 @@ impl JobStore for PostgresStore {
         Ok(self.get(id).await?.map_or(Deletion::Unknown, |record| Deletion::Active(record.status)))
     }
 
-    async fn claim(&self, worker: &str, lease: Duration) -> Result<Option<Claim>, StoreError> {
+    async fn announce(&self, offer: &Offer) -> Result<(), StoreError> {
+        let query = sqlx::query(statements::ANNOUNCE).bind(offer.worker.clone()).bind(bytes(offer.memory));
+        self.one(query).await.map(drop)
+    }
+
+    async fn withdraw(&self, worker: &str) -> Result<(), StoreError> {
+        self.one(sqlx::query(statements::WITHDRAW).bind(worker.to_owned())).await.map(drop)
+    }
+
+    async fn claim_for(&self, offer: &Offer, lease: Duration) -> Result<Option<Claim>, StoreError> {
         loop {
-            let query = sqlx::query(statements::CLAIM).bind(worker.to_owned()).bind(millis(lease));
+            let query = sqlx::query(statements::CLAIM).bind(offer.worker.clone()).bind(millis(lease));
+            let query = query.bind(bytes(offer.memory));
             let Some(row) = self.write(query).await? else { return Ok(None) };
             match row::claim(&row) {
                 Err(StoreError::Corrupt { id, what }) => {
@@ -213,7 +233,7 @@ impl JobStore for PostgresStore {
     }
 
     async fn settle(&self, claim: &Claim, outcome: &Outcome) -> Result<bool, StoreError> {
-        let settled = patiently(self.settle_once(claim, outcome)).await?;
+        let settled = patiently(Box::pin(self.settle_once(claim, outcome))).await?;
         if settled {
             self.committed();
         }

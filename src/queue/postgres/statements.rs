@@ -4,7 +4,8 @@
 macro_rules! columns {
     () => {
         "id, tenant, spec, status, progress, progress_at, stage_started_at, attempt, cancel_requested, \
-         pause_requested, created_at, started_at, finished_at, error_code, error_message"
+         pause_requested, created_at, started_at, finished_at, error_code, error_message, \
+         memory_needed, (SELECT MAX(memory) FROM workers WHERE seen_at > graspd_now() - 60000) AS largest_slot"
     };
 }
 
@@ -13,8 +14,9 @@ pub(super) const PING: &str = "SELECT id FROM jobs LIMIT 1";
 pub(super) const NOTIFY: &str = "SELECT pg_notify('graspd', '')";
 
 pub(super) const SUBMIT: &str = concat!(
-    "INSERT INTO jobs (id, spec, status, tenant, request_id, traceparent, model, webhook_url, metadata, created_at, \
-       available_at) VALUES ($1, $2, 'queued', $3, $4, $5, $6, $7, $8::jsonb, graspd_now(), graspd_now()) RETURNING ",
+    "INSERT INTO jobs (id, spec, status, tenant, request_id, traceparent, model, webhook_url, metadata, priority, \
+       memory_needed, created_at, available_at) \
+     VALUES ($1, $2, 'queued', $3, $4, $5, $6, $7, $8::jsonb, $9, $10, graspd_now(), graspd_now()) RETURNING ",
     columns!()
 );
 
@@ -83,23 +85,44 @@ pub(super) const RESUME: &str = concat!(
 pub(super) const DELETE: &str =
     "DELETE FROM jobs WHERE id = $1 AND status IN ('succeeded', 'failed', 'cancelled') RETURNING status";
 
-/// Takes a job whose lease lapsed, else the oldest that waits, and passes over rows that somebody else is taking at this
-/// moment. Nobody is left to stop a cancelled or paused job whose lease lapsed: it is stopped on the way.
-pub(super) const CLAIM: &str = "WITH \
-     stopping AS MATERIALIZED (SELECT id FROM jobs WHERE status = 'running' \
-       AND (cancel_requested OR pause_requested) AND lease_expires_at <= graspd_now() FOR UPDATE SKIP LOCKED), \
-     stopped AS (UPDATE jobs SET status = CASE WHEN cancel_requested THEN 'cancelled' ELSE 'paused' END, \
-       finished_at = CASE WHEN cancel_requested THEN graspd_now() END, cancel_requested = false, \
-       pause_requested = false, worker = NULL, lease_expires_at = NULL FROM stopping WHERE jobs.id = stopping.id), \
-     lapsed AS MATERIALIZED (SELECT id FROM jobs WHERE status = 'running' \
-       AND NOT cancel_requested AND NOT pause_requested AND lease_expires_at <= graspd_now() \
-       ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED), \
-     waiting AS MATERIALIZED (SELECT id FROM jobs WHERE status = 'queued' AND available_at <= graspd_now() \
-       AND NOT EXISTS (SELECT 1 FROM lapsed) ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED) \
+/// Takes a job whose lease lapsed, else one that waits and has room in `$3` bytes: of the tenant with the fewest running
+/// jobs, of those that wait longest for their turn, the job of the highest priority, the oldest of them. Rows that
+/// somebody else is taking at this moment are passed over. Nobody is left to stop a cancelled or paused job whose lease
+/// lapsed: it is stopped on the way. The tenants that wait are found by a step through the index for each.
+pub(super) const CLAIM: &str = "WITH RECURSIVE \
+     tenants (tenant) AS ((SELECT tenant FROM jobs WHERE status = 'queued' ORDER BY tenant LIMIT 1) UNION ALL \
+       SELECT (SELECT jobs.tenant FROM jobs WHERE status = 'queued' AND jobs.tenant > tenants.tenant \
+         ORDER BY jobs.tenant LIMIT 1) FROM tenants WHERE tenants.tenant IS NOT NULL), \
+     running AS MATERIALIZED (SELECT id, tenant, lease_expires_at <= graspd_now() AND (memory_needed <= $3 \
+       OR cancel_requested OR pause_requested) AS lapsed FROM jobs WHERE status = 'running'), \
+     lapsed AS MATERIALIZED (SELECT id, cancel_requested, pause_requested FROM jobs \
+       WHERE id = ANY (ARRAY(SELECT id FROM running WHERE lapsed LIMIT 16)) \
+       AND status = 'running' AND lease_expires_at <= graspd_now() LIMIT 1 FOR UPDATE SKIP LOCKED), \
+     stopped AS (UPDATE jobs SET status = CASE WHEN jobs.cancel_requested THEN 'cancelled' ELSE 'paused' END, \
+       finished_at = CASE WHEN jobs.cancel_requested THEN graspd_now() END, cancel_requested = false, \
+       pause_requested = false, worker = NULL, lease_expires_at = NULL \
+       FROM lapsed WHERE jobs.id = lapsed.id AND (lapsed.cancel_requested OR lapsed.pause_requested)), \
+     left_behind AS (SELECT id FROM lapsed WHERE NOT cancel_requested AND NOT pause_requested), \
+     turns AS MATERIALIZED (SELECT tenants.tenant FROM tenants \
+       LEFT JOIN (SELECT tenant, COUNT(*) AS jobs FROM running GROUP BY tenant) AS at_work USING (tenant) \
+       WHERE tenants.tenant IS NOT NULL AND NOT EXISTS (SELECT 1 FROM left_behind) ORDER BY COALESCE(at_work.jobs, 0), \
+       (SELECT MAX(started_at) FROM jobs WHERE jobs.tenant = tenants.tenant) NULLS FIRST, \
+       (SELECT id FROM jobs WHERE jobs.tenant = tenants.tenant AND status = 'queued' ORDER BY priority DESC, id LIMIT 1)), \
+     waiting AS MATERIALIZED (SELECT head.id FROM turns CROSS JOIN LATERAL (SELECT id FROM jobs \
+       WHERE jobs.tenant = turns.tenant AND status = 'queued' AND available_at <= graspd_now() AND memory_needed <= $3 \
+       ORDER BY priority DESC, id LIMIT 1 FOR UPDATE SKIP LOCKED) AS head LIMIT 1) \
      UPDATE jobs SET status = 'running', attempt = attempt + 1, worker = $1, lease_expires_at = graspd_now() + $2, \
        started_at = COALESCE(started_at, graspd_now()) \
-     FROM (SELECT id FROM lapsed UNION ALL SELECT id FROM waiting) AS found WHERE jobs.id = found.id \
+     FROM (SELECT id FROM left_behind UNION ALL SELECT id FROM waiting) AS found WHERE jobs.id = found.id \
      RETURNING jobs.id, spec, attempt, request_id, traceparent";
+
+/// Those that have not been heard of for a day are forgotten on the way.
+pub(super) const ANNOUNCE: &str = "WITH forgotten AS (DELETE FROM workers \
+       WHERE seen_at < graspd_now() - 24 * 60 * 60 * 1000::bigint AND name <> $1) \
+     INSERT INTO workers (name, memory, seen_at) VALUES ($1, $2, graspd_now()) \
+     ON CONFLICT (name) DO UPDATE SET memory = excluded.memory, seen_at = excluded.seen_at";
+
+pub(super) const WITHDRAW: &str = "DELETE FROM workers WHERE name = $1";
 
 pub(super) const BEAT: &str = "UPDATE jobs SET lease_expires_at = graspd_now() + $4, progress = COALESCE($3, progress), \
      progress_at = CASE WHEN $3::text IS NULL OR $3 IS NOT DISTINCT FROM progress THEN progress_at \
@@ -112,13 +135,14 @@ pub(super) const BEAT: &str = "UPDATE jobs SET lease_expires_at = graspd_now() +
 pub(super) const STEP_FINISHED: &str = "UPDATE jobs SET crashes_in_a_row = 0 \
      WHERE id = $1 AND attempt = $2 AND status = 'running' RETURNING cancel_requested, pause_requested";
 
-pub(super) const STANDING: &str = "SELECT cancel_requested, pause_requested, retries, crashes_in_a_row FROM jobs \
+pub(super) const STANDING: &str = "SELECT cancel_requested, pause_requested, retries, crashes_in_a_row, memory_needed, \
+       (SELECT MAX(memory) FROM workers WHERE seen_at > graspd_now() - 60000) AS largest_slot FROM jobs \
      WHERE id = $1 AND attempt = $2 AND status = 'running' FOR UPDATE";
 
 pub(super) const END: &str = "UPDATE jobs SET status = $3, error_code = $4, error_message = $5, \
      finished_at = graspd_now(), cancel_requested = false, pause_requested = false, worker = NULL, \
-     lease_expires_at = NULL WHERE id = $1 AND attempt = $2 AND status = 'running'";
+     lease_expires_at = NULL WHERE id = $1 AND attempt = $2 AND status = 'running' RETURNING id";
 
 pub(super) const SET_ASIDE: &str = "UPDATE jobs SET status = $3, available_at = graspd_now() + $4, retries = $5, \
-     crashes_in_a_row = $6, pause_requested = false, worker = NULL, lease_expires_at = NULL \
+     crashes_in_a_row = $6, memory_needed = $7, pause_requested = false, worker = NULL, lease_expires_at = NULL \
      WHERE id = $1 AND attempt = $2 AND status = 'running'";

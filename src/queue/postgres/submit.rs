@@ -3,7 +3,10 @@
 use sqlx::PgConnection;
 
 use super::{PostgresStore, connection::Held, row, statements, to_json, to_plain_json, without_nul};
-use crate::queue::{Idempotency, QueueLimits, StoreError, Submission, Submitted, row::Columns};
+use crate::queue::{
+    Idempotency, QueueLimits, StoreError, Submission, Submitted,
+    row::{Columns, bytes},
+};
 
 impl PostgresStore {
     pub(super) async fn take(&self, submission: &Submission) -> Result<Submitted, StoreError> {
@@ -34,7 +37,9 @@ async fn submit(transaction: &mut PgConnection, submission: &Submission) -> Resu
         .bind(&submission.origin.traceparent)
         .bind(without_nul(&submission.spec.model.to_string()))
         .bind(&submission.spec.webhook_url)
-        .bind(to_plain_json(&submission.spec.metadata)?);
+        .bind(to_plain_json(&submission.spec.metadata)?)
+        .bind(submission.spec.priority)
+        .bind(bytes(submission.spec.min_memory.unwrap_or(0)));
     let record = row::record(&query.fetch_one(&mut *transaction).await?)?;
     if let Some(sent) = &submission.idempotency {
         let query = sqlx::query(statements::REMEMBER_KEY).bind(&submission.tenant).bind(&sent.key);

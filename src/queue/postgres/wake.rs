@@ -21,7 +21,7 @@ use super::{
 
 const CHANNEL: &str = "graspd";
 /// Least time between two notifications of one process.
-const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE: Duration = Duration::from_millis(200);
 /// After so long without a word the connection is made again.
 const SILENCE: Duration = Duration::from_mins(1);
 /// Before the next try to reach a server that is away.

@@ -48,7 +48,7 @@ impl DatasetStore for SqliteStore {
     }
 
     async fn dataset_bytes(&self, tenant: &str) -> Result<u64, StoreError> {
-        row::bytes(&sqlx::query(BYTES).bind(tenant).fetch_one(&self.readers).await?)
+        row::total(&sqlx::query(BYTES).bind(tenant).fetch_one(&self.readers).await?)
     }
 
     async fn remove_dataset(&self, id: &DatasetId) -> Result<bool, StoreError> {

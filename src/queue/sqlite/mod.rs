@@ -25,10 +25,10 @@ use reserve::Reserve;
 use tokio::sync::watch;
 
 use super::{
-    Beat, Change, Claim, Deletion, EventRecord, JobRecord, JobStore, Listing, Outcome, Page, RetryPolicy, Store,
+    Beat, Change, Claim, Deletion, EventRecord, JobRecord, JobStore, Listing, Offer, Outcome, Page, RetryPolicy, Store,
     StoreError, Submission, Submitted,
     retry::Next,
-    row::{self, Columns, millis, to_json},
+    row::{self, Columns, bytes, millis, to_json},
 };
 use crate::{
     fault,
@@ -124,11 +124,14 @@ impl SqliteStore {
                 .bind(status.as_str())
                 .bind(error.as_ref().map(|error| error.code.as_str()))
                 .bind(error.map(|error| error.message)),
-            Next::Again { status, delay, retries, crashes_in_a_row } => of_attempt(statements::SET_ASIDE, claim)
-                .bind(status.as_str())
-                .bind(millis(delay))
-                .bind(retries)
-                .bind(crashes_in_a_row),
+            Next::Again { status, delay, retries, crashes_in_a_row, memory_needed } => {
+                of_attempt(statements::SET_ASIDE, claim)
+                    .bind(status.as_str())
+                    .bind(millis(delay))
+                    .bind(retries)
+                    .bind(crashes_in_a_row)
+                    .bind(bytes(memory_needed))
+            }
         };
         query.execute(&mut *transaction).await?;
         fault::point("settling");
@@ -189,12 +192,26 @@ impl JobStore for SqliteStore {
         Ok(self.get(id).await?.map_or(Deletion::Unknown, |record| Deletion::Active(record.status)))
     }
 
-    async fn claim(&self, worker: &str, lease: Duration) -> Result<Option<Claim>, StoreError> {
+    /// Wakes nobody: it makes no job claimable.
+    async fn announce(&self, offer: &Offer) -> Result<(), StoreError> {
+        let mut transaction = self.begin().await?;
+        sqlx::query(statements::FORGET_WORKERS).execute(&mut *transaction).await?;
+        let query = sqlx::query(statements::ANNOUNCE).bind(&offer.worker).bind(bytes(offer.memory));
+        query.execute(&mut *transaction).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    async fn withdraw(&self, worker: &str) -> Result<(), StoreError> {
+        self.write(sqlx::query(statements::WITHDRAW).bind(worker.to_owned())).await.map(drop)
+    }
+
+    async fn claim_for(&self, offer: &Offer, lease: Duration) -> Result<Option<Claim>, StoreError> {
         let mut transaction = self.begin().await?;
         let stopped = sqlx::query(statements::STOP_LAPSED).execute(&mut *transaction).await?.rows_affected();
         let mut failed = false;
         let claim = loop {
-            let query = sqlx::query(statements::CLAIM).bind(worker.to_owned()).bind(millis(lease));
+            let query = sqlx::query(statements::CLAIM).bind(offer.worker.clone()).bind(millis(lease));
+            let query = query.bind(bytes(offer.memory));
             let Some(row) = query.fetch_optional(&mut *transaction).await? else { break None };
             match row::claim(&row) {
                 Ok(claim) => break Some(claim),

@@ -11,7 +11,8 @@ pub(super) use now;
 macro_rules! columns {
     () => {
         "id, tenant, spec, status, progress, progress_at, stage_started_at, attempt, cancel_requested, pause_requested, created_at, started_at, \
-         finished_at, error_code, error_message"
+         finished_at, error_code, error_message, memory_needed, \
+         (SELECT MAX(memory) FROM workers WHERE seen_at > CAST(unixepoch('subsec') * 1000 AS INTEGER) - 60000) AS largest_slot"
     };
 }
 
@@ -23,8 +24,8 @@ pub(super) const VERSION: &str = "SELECT sqlite_version()";
 pub(super) const PING: &str = "SELECT id FROM jobs LIMIT 1";
 
 pub(super) const SUBMIT: &str = concat!(
-    "INSERT INTO jobs (id, spec, status, tenant, request_id, traceparent, created_at, available_at) \
-     VALUES (?1, ?2, 'queued', ?3, ?4, ?5, ",
+    "INSERT INTO jobs (id, spec, status, tenant, request_id, traceparent, priority, memory_needed, created_at, \
+       available_at) VALUES (?1, ?2, 'queued', ?3, ?4, ?5, ?6, ?7, ",
     now!(),
     ", ",
     now!(),
@@ -121,22 +122,45 @@ pub(super) const STOP_LAPSED: &str = concat!(
 pub(super) const EXPIRE_LEASES: &str =
     concat!("UPDATE jobs SET lease_expires_at = ", now!(), " WHERE status = 'running' AND lease_expires_at > ", now!());
 
-/// Each arm finds its oldest job through the index, and the older of the two is taken. A lease may lapse between
-/// [`STOP_LAPSED`] and this statement, so a job that is to stop is passed over here too.
+/// A job whose lease lapsed, else one that waits and has room in `?3` bytes: of the tenant with the fewest running jobs, of
+/// those that wait longest for their turn, the job of the highest priority, the oldest of them. A lease may lapse between
+/// [`STOP_LAPSED`] and this statement, so a job that is to stop is passed over here too. The tenants that wait are found
+/// by a step through the index for each.
 pub(super) const CLAIM: &str = concat!(
-    "UPDATE jobs SET status = 'running', attempt = attempt + 1, worker = ?1, lease_expires_at = ",
+    "WITH RECURSIVE tenants (tenant) AS (SELECT MIN(tenant) FROM jobs WHERE status = 'queued' UNION ALL \
+       SELECT (SELECT MIN(jobs.tenant) FROM jobs WHERE status = 'queued' AND jobs.tenant > tenants.tenant) \
+       FROM tenants WHERE tenants.tenant IS NOT NULL), \
+     heads AS (SELECT \
+       (SELECT COUNT(*) FROM jobs WHERE jobs.tenant = tenants.tenant AND status = 'running') AS running, \
+       (SELECT MAX(started_at) FROM jobs WHERE jobs.tenant = tenants.tenant AND started_at IS NOT NULL) AS served, \
+       (SELECT id FROM jobs WHERE jobs.tenant = tenants.tenant AND status = 'queued' AND memory_needed <= ?3 \
+         AND available_at <= ",
+    now!(),
+    " ORDER BY priority DESC, id LIMIT 1) AS id FROM tenants WHERE tenants.tenant IS NOT NULL) \
+     UPDATE jobs SET status = 'running', attempt = attempt + 1, worker = ?1, lease_expires_at = ",
     now!(),
     " + ?2, started_at = COALESCE(started_at, ",
     now!(),
-    ") WHERE id = (SELECT MIN(id) FROM (\
-       SELECT id FROM (SELECT id FROM jobs WHERE status = 'queued' AND available_at <= ",
+    ") WHERE id = COALESCE(\
+       (SELECT id FROM jobs WHERE status = 'running' AND cancel_requested = 0 AND pause_requested = 0 \
+         AND memory_needed <= ?3 AND lease_expires_at <= ",
     now!(),
-    " ORDER BY id LIMIT 1) UNION ALL \
-       SELECT id FROM (SELECT id FROM jobs WHERE status = 'running' AND cancel_requested = 0 AND pause_requested = 0 \
-         AND lease_expires_at <= ",
-    now!(),
-    " ORDER BY id LIMIT 1))) RETURNING id, spec, attempt, request_id, traceparent"
+    " ORDER BY id LIMIT 1), \
+       (SELECT id FROM heads WHERE id IS NOT NULL ORDER BY running, served, id LIMIT 1)) \
+     RETURNING id, spec, attempt, request_id, traceparent"
 );
+
+/// Those that have not been heard of for a day are forgotten, before the statement that follows.
+pub(super) const FORGET_WORKERS: &str =
+    concat!("DELETE FROM workers WHERE seen_at < ", now!(), " - 24 * 60 * 60 * 1000");
+
+pub(super) const ANNOUNCE: &str = concat!(
+    "INSERT INTO workers (name, memory, seen_at) VALUES (?1, ?2, ",
+    now!(),
+    ") ON CONFLICT (name) DO UPDATE SET memory = excluded.memory, seen_at = excluded.seen_at"
+);
+
+pub(super) const WITHDRAW: &str = "DELETE FROM workers WHERE name = ?1";
 
 pub(super) const BEAT: &str = concat!(
     "UPDATE jobs SET lease_expires_at = ",
@@ -154,8 +178,12 @@ pub(super) const BEAT: &str = concat!(
 pub(super) const STEP_FINISHED: &str = "UPDATE jobs SET crashes_in_a_row = 0 \
      WHERE id = ?1 AND attempt = ?2 AND status = 'running' RETURNING cancel_requested, pause_requested";
 
-pub(super) const STANDING: &str = "SELECT cancel_requested, pause_requested, retries, crashes_in_a_row FROM jobs \
-     WHERE id = ?1 AND attempt = ?2 AND status = 'running'";
+pub(super) const STANDING: &str = concat!(
+    "SELECT cancel_requested, pause_requested, retries, crashes_in_a_row, memory_needed, \
+       (SELECT MAX(memory) FROM workers WHERE seen_at > ",
+    now!(),
+    " - 60000) AS largest_slot FROM jobs WHERE id = ?1 AND attempt = ?2 AND status = 'running'"
+);
 
 pub(super) const END: &str = concat!(
     "UPDATE jobs SET status = ?3, error_code = ?4, error_message = ?5, finished_at = ",
@@ -167,6 +195,6 @@ pub(super) const END: &str = concat!(
 pub(super) const SET_ASIDE: &str = concat!(
     "UPDATE jobs SET status = ?3, available_at = ",
     now!(),
-    " + ?4, retries = ?5, crashes_in_a_row = ?6, pause_requested = 0, worker = NULL, lease_expires_at = NULL \
+    " + ?4, retries = ?5, crashes_in_a_row = ?6, memory_needed = ?7, pause_requested = 0, worker = NULL, lease_expires_at = NULL \
      WHERE id = ?1 AND attempt = ?2 AND status = 'running'"
 );

@@ -27,7 +27,9 @@ impl SqliteStore {
             .bind(to_json(&submission.spec)?)
             .bind(&submission.tenant)
             .bind(&submission.origin.request_id)
-            .bind(&submission.origin.traceparent);
+            .bind(&submission.origin.traceparent)
+            .bind(submission.spec.priority)
+            .bind(row::bytes(submission.spec.min_memory.unwrap_or(0)));
         let record = row::record(&query.fetch_one(&mut *transaction).await?)?;
         if let Some(sent) = &submission.idempotency {
             let query = sqlx::query(statements::REMEMBER_KEY).bind(&submission.tenant).bind(&sent.key);
