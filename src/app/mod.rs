@@ -6,6 +6,7 @@ mod demo;
 mod kept;
 mod keys;
 mod logits;
+mod moving;
 mod one_shot;
 mod planner;
 mod publisher;
@@ -146,6 +147,8 @@ fn dispatch(cli: Cli) -> Result<u8, AppError> {
             runtime()?.block_on(SqliteStore::backup(&database, &file))?;
             Ok(SUCCEEDED)
         }
+        Command::Export { store, file } => moving::export(&store, &file),
+        Command::Import { store, file } => moving::import(&store, &file),
         Command::Verify { store, objects_url } => verify::verify(&store, objects_url.as_ref()),
         Command::Openapi => {
             cli::print(&http::openapi_yaml())?;

@@ -112,6 +112,22 @@ pub enum Command {
         /// The new file
         file: PathBuf,
     },
+    /// Write all of a database as lines of JSON, to move it to a database of the other kind
+    Export {
+        /// What is kept.
+        #[command(flatten)]
+        store: StoreArgs,
+        /// The new file
+        file: PathBuf,
+    },
+    /// Fill an empty database from such a file: all of it, or nothing
+    Import {
+        /// What is kept.
+        #[command(flatten)]
+        store: StoreArgs,
+        /// The file
+        file: PathBuf,
+    },
     /// Hold the database, the events and the published files against each other: exit code 0 all is well, 1 it is not
     Verify {
         /// What is kept.

@@ -13,6 +13,7 @@ mod row;
 mod sqlite;
 mod store;
 mod submission;
+mod transfer;
 mod webhooks;
 
 use std::{collections::BTreeSet, time::Duration};
@@ -28,6 +29,7 @@ use sqlx::postgres::PgDatabaseError;
 pub use store::{Store, is_postgres, open, open_existing};
 pub use submission::{DEFAULT_TENANT, Idempotency, Origin, QueueLimits, Submission, Submitted};
 use tokio::sync::watch;
+pub use transfer::{Moved, export, import};
 pub use webhooks::{Delivery, WebhookStore};
 
 use crate::job::{Failure, JobId, JobSpec, Progress, Status};
@@ -138,6 +140,20 @@ pub enum StoreError {
         /// Why not.
         #[source]
         source: std::io::Error,
+    },
+    /// An import takes the place of nothing.
+    #[error("its table {table} has rows already: import into an empty database")]
+    NotEmpty {
+        /// A table that is not empty.
+        table: &'static str,
+    },
+    /// A file of rows cannot be written, or holds a line that cannot be taken.
+    #[error("{}{what}", line.map(|line| format!("line {line} of the file: ")).unwrap_or_default())]
+    Transfer {
+        /// Which line, counted from 1.
+        line: Option<u64>,
+        /// Why not.
+        what: String,
     },
     /// A row holds what this version cannot read.
     #[error("row of job {id}: {what}")]

@@ -33,6 +33,7 @@ mod postgres;
 mod records;
 mod servers;
 mod throughput;
+mod transfers;
 mod turns;
 
 use std::{

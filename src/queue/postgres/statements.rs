@@ -85,26 +85,32 @@ pub(super) const RESUME: &str = concat!(
 pub(super) const DELETE: &str =
     "DELETE FROM jobs WHERE id = $1 AND status IN ('succeeded', 'failed', 'cancelled') RETURNING status";
 
-/// Takes a job whose lease lapsed, else one that waits and has room in `$3` bytes: of the tenant with the fewest running
+/// Takes a job whose lease lapsed, or one that waits and has room in `$3` bytes: of the tenant with the fewest running
 /// jobs, of those that wait longest for their turn, the job of the highest priority, the oldest of them. Rows that
 /// somebody else is taking at this moment are passed over. Nobody is left to stop a cancelled or paused job whose lease
-/// lapsed: it is stopped on the way. The tenants that wait are found by a step through the index for each.
+/// lapsed: it is stopped on the way.
+///
+/// Of a thousand running jobs, all are read only where that may change the choice: for lapsed leases in every tenth claim
+/// while jobs wait, for the turns of tenants where several wait. The tenants that wait are found by a step through the
+/// index for each.
 pub(super) const CLAIM: &str = "WITH RECURSIVE \
      tenants (tenant) AS ((SELECT tenant FROM jobs WHERE status = 'queued' ORDER BY tenant LIMIT 1) UNION ALL \
        SELECT (SELECT jobs.tenant FROM jobs WHERE status = 'queued' AND jobs.tenant > tenants.tenant \
          ORDER BY jobs.tenant LIMIT 1) FROM tenants WHERE tenants.tenant IS NOT NULL), \
-     running AS MATERIALIZED (SELECT id, tenant, lease_expires_at <= graspd_now() AND (memory_needed <= $3 \
+     running AS MATERIALIZED (SELECT id, tenant, lease_expires_at <= (SELECT graspd_now()) AND (memory_needed <= $3 \
        OR cancel_requested OR pause_requested) AS lapsed FROM jobs WHERE status = 'running'), \
      lapsed AS MATERIALIZED (SELECT id, cancel_requested, pause_requested FROM jobs \
-       WHERE id = ANY (ARRAY(SELECT id FROM running WHERE lapsed LIMIT 16)) \
-       AND status = 'running' AND lease_expires_at <= graspd_now() LIMIT 1 FOR UPDATE SKIP LOCKED), \
+       WHERE (SELECT (random() < 0.1 OR NOT EXISTS (SELECT 1 FROM jobs WHERE status = 'queued' \
+         AND available_at <= (SELECT graspd_now()) AND memory_needed <= $3)) AND EXISTS (SELECT 1 FROM running WHERE lapsed)) \
+       AND id = ANY (ARRAY(SELECT id FROM running WHERE lapsed LIMIT 16)) \
+       AND status = 'running' AND lease_expires_at <= (SELECT graspd_now()) LIMIT 1 FOR UPDATE SKIP LOCKED), \
      stopped AS (UPDATE jobs SET status = CASE WHEN jobs.cancel_requested THEN 'cancelled' ELSE 'paused' END, \
        finished_at = CASE WHEN jobs.cancel_requested THEN graspd_now() END, cancel_requested = false, \
        pause_requested = false, worker = NULL, lease_expires_at = NULL \
        FROM lapsed WHERE jobs.id = lapsed.id AND (lapsed.cancel_requested OR lapsed.pause_requested)), \
      left_behind AS (SELECT id FROM lapsed WHERE NOT cancel_requested AND NOT pause_requested), \
      turns AS MATERIALIZED (SELECT tenants.tenant FROM tenants \
-       LEFT JOIN (SELECT tenant, COUNT(*) AS jobs FROM running GROUP BY tenant) AS at_work USING (tenant) \
+       LEFT JOIN (SELECT tenant, COUNT(*) AS jobs FROM running WHERE (SELECT COUNT(tenant) > 1 FROM tenants) GROUP BY tenant) AS at_work USING (tenant) \
        WHERE tenants.tenant IS NOT NULL AND NOT EXISTS (SELECT 1 FROM left_behind) ORDER BY COALESCE(at_work.jobs, 0), \
        (SELECT MAX(started_at) FROM jobs WHERE jobs.tenant = tenants.tenant) NULLS FIRST, \
        (SELECT id FROM jobs WHERE jobs.tenant = tenants.tenant AND status = 'queued' ORDER BY priority DESC, id LIMIT 1)), \

@@ -17,7 +17,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use async_trait::async_trait;
 use sqlx::{
-    Sqlite, SqlitePool, Transaction,
+    Connection, Sqlite, SqliteConnection, SqlitePool, Transaction,
     sqlite::{SqliteArguments, SqliteRow},
 };
 
@@ -102,6 +102,11 @@ impl SqliteStore {
         }
         Ok(self.get(id).await?.map_or(Change::Unknown, Change::AlreadyOver))
     }
+}
+
+/// A connection of its own to a database that is there already.
+pub(super) async fn connect(location: &str) -> Result<SqliteConnection, StoreError> {
+    Ok(SqliteConnection::connect_with(&open::existing(location)?).await?)
 }
 
 /// Whether the system could not bring to the disk what it had taken: `SQLITE_IOERR_FSYNC` and `SQLITE_IOERR_DIR_FSYNC`.
