@@ -65,7 +65,8 @@ impl Bar {
 
 fn detail(progress: &Progress) -> String {
     let layer = progress.layer.map(|layer| format!("layer {layer}"));
-    let parts: Vec<String> = layer.into_iter().chain(progress.part.clone()).collect();
+    let training = progress.training.map(|training| training.to_string());
+    let parts: Vec<String> = layer.into_iter().chain(progress.part.clone()).chain(training).collect();
     let left = progress.seconds_left.map(|seconds| format!("(all done in {})", length(seconds)));
     [parts.join(" "), left.unwrap_or_default()].join(" ").trim().to_owned()
 }
@@ -82,6 +83,7 @@ fn length(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::Training;
 
     #[test]
     fn layer_and_part_are_shown_where_there_are_any() {
@@ -90,5 +92,8 @@ mod tests {
         let known = Progress { seconds_left: Some(100), ..progress.clone() };
         assert_eq!(detail(&known), "layer 3 mlp (all done in 2 min)");
         assert_eq!(detail(&progress), "layer 3 mlp");
+        let training = Some(Training { loss: 2.5, learning_rate: 3e-4, tokens_per_second: 812.4 });
+        let learning = Progress { training, ..Progress::new(Stage::Recover, 3, 9) };
+        assert_eq!(detail(&learning), "loss 2.500, lr 3.0e-4, 812 tokens/s");
     }
 }

@@ -17,7 +17,7 @@ const LOOK: Duration = Duration::from_millis(500);
 const UNANSWERED: u32 = 20;
 
 /// What a look at a job shows.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 struct Sight {
     /// Where the job stands.
     status: Status,
@@ -89,6 +89,7 @@ impl From<JobView> for Sight {
         let progress = job.stage.zip(job.progress).map(|(stage, progress)| Progress {
             layer: progress.layer,
             part: progress.part,
+            training: progress.training,
             ..Progress::new(stage, progress.done, progress.total)
         });
         let error = job.error.map(|error| (error.code.as_str().to_owned(), error.message));

@@ -21,7 +21,7 @@ pub use event::EventKind;
 pub use failure::{Decision, Failure, FailureCode};
 pub use id::{InvalidJobId, JobId};
 pub use plan::{Capabilities, Plan, PlannedMatrix, Planner, Refusal};
-pub use progress::{Progress, Stage, Status};
+pub use progress::{Progress, Stage, Status, Training};
 pub use publication::{
     Publication, PublicationBody, PublicationOrder, PublicationRefusal, PublicationStatus, Publisher, Token,
 };

@@ -110,8 +110,25 @@ impl fmt::Display for Stage {
     }
 }
 
+/// How recovery goes, after its last finished step.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Training {
+    /// Mean loss of the targets of the last step's batch, before the step; nats per token.
+    pub loss: f64,
+    /// Learning rate of the step at work.
+    pub learning_rate: f64,
+    /// Tokens learned from per second of training so far; padding is not counted.
+    pub tokens_per_second: f64,
+}
+
+impl fmt::Display for Training {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "loss {:.3}, lr {:.1e}, {:.0} tokens/s", self.loss, self.learning_rate, self.tokens_per_second)
+    }
+}
+
 /// How far a stage is: `done` of `total` units (see [`Stage`] for the unit).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Progress {
     /// The stage at work.
     pub stage: Stage,
@@ -125,6 +142,9 @@ pub struct Progress {
     /// What inside the layer or the stage is at work: `mlp`, `self_attn`, a data set, a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<String>,
+    /// How the training goes, from its second step on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training: Option<Training>,
     /// Seconds until the whole job should be done, by what is left of it and its pace so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds_left: Option<u64>,
@@ -133,7 +153,7 @@ pub struct Progress {
 impl Progress {
     /// Progress of a stage that has no inner structure.
     pub const fn new(stage: Stage, done: u64, total: u64) -> Self {
-        Self { stage, done, total, layer: None, part: None, seconds_left: None }
+        Self { stage, done, total, layer: None, part: None, training: None, seconds_left: None }
     }
 
     /// Whether the other tells of the same place; what is said to be left may differ.

@@ -16,7 +16,7 @@ const LONGEST_LINE: usize = 64 * 1024;
 const LONGEST_PART: usize = 256;
 
 /// One line of the pipe.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Message {
     /// The process is alive, whatever its stage is doing.

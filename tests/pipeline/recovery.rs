@@ -3,7 +3,7 @@
 use std::fs;
 
 use graspd::{
-    job::{FailureCode, Report},
+    job::{FailureCode, Progress, Report, Stage},
     pipeline::Error,
 };
 use serde_json::{Value, json};
@@ -63,6 +63,25 @@ fn training_wins_perplexity_back_and_keeps_the_shapes() {
         again.spec.model = "file:output".parse().unwrap();
         let read = again.run().evaluation.unwrap().perplexity["file:evaluation"].before.unwrap();
         assert!((read / recovered - 1.0).abs() < 1e-6, "{method}: {recovered} as written, {read} as read");
+    }
+}
+
+#[test]
+fn each_step_is_told_with_the_loss_of_the_one_before() {
+    let job = Job::new(&spec(&compressed(), &short("lora")));
+    let watcher = Watcher::default();
+    let curve = job.attempt(&watcher).unwrap().recovery.unwrap().curve;
+    let seen = watcher.seen.lock().unwrap();
+    let told = |step: u64| {
+        let at =
+            |progress: &&Progress| progress.stage == Stage::Recover && progress.done == step && progress.part.is_none();
+        seen.iter().find(at).unwrap().training
+    };
+    assert_eq!(told(0), None);
+    for (step, pair) in (1..).zip(curve.windows(2)) {
+        let training = told(step).unwrap();
+        assert_eq!((training.loss, training.learning_rate), (pair[0].loss, pair[1].learning_rate), "step {step}");
+        assert!(training.tokens_per_second > 0.0);
     }
 }
 

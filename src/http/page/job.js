@@ -7,8 +7,10 @@ export const status = (job) => el("span", { class: `status ${job.status}` },
 
 export function progress(job) {
   if (!job.progress) return "";
-  const { done, total, layer, part } = job.progress;
-  const where = [job.stage, layer != null ? `layer ${layer}` : null, part].filter(Boolean).join(" ");
+  const { done, total, layer, part, training } = job.progress;
+  const learning = training
+    ? `loss ${training.loss.toFixed(3)}, ${Math.round(training.tokens_per_second)} tokens/s,` : null;
+  const where = [job.stage, layer != null ? `layer ${layer}` : null, part, learning].filter(Boolean).join(" ");
   const label = `${where} ${count(done)} of ${count(total)}`;
   return el("span", {}, el("progress", { max: Math.max(total, 1), value: done, "aria-label": label }), ` ${label}`);
 }

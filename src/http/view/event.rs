@@ -21,7 +21,7 @@ pub struct EventView {
     pub kind: EventKind,
     /// When, in seconds since 1970-01-01T00:00:00Z.
     pub created_at: i64,
-    /// `job.progress`: stage, done, total, layer and part; `job.started`: attempt; `job.failed`: code and message.
+    /// `job.progress`: stage, done, total, layer, part and training; `job.started`: attempt; `job.failed`: code and message.
     #[schema(value_type = Object)]
     pub data: serde_json::Value,
 }

@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 use crate::{
     artifact::Artifact,
     clock::UnixMillis,
-    job::{FailureCode, JobId, JobSpec, Progress, Stage, Status, spec::JobBody},
+    job::{FailureCode, JobId, JobSpec, Progress, Stage, Status, Training, spec::JobBody},
     queue::{JobRecord, Page},
 };
 
@@ -85,7 +85,7 @@ pub struct JobView {
 }
 
 /// How far a stage is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = StageProgress, example = json!({"done": 12, "total": 32, "layer": 21, "part": "mlp"}))]
 pub struct ProgressView {
     /// Units finished.
@@ -96,6 +96,9 @@ pub struct ProgressView {
     pub layer: Option<usize>,
     /// What inside the layer or the stage is at work.
     pub part: Option<String>,
+    /// How recovery goes, from its second step on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training: Option<Training>,
 }
 
 /// Why a job failed.
@@ -222,7 +225,13 @@ fn stage_eta(record: &JobRecord) -> Option<i64> {
 
 impl From<Progress> for ProgressView {
     fn from(progress: Progress) -> Self {
-        Self { done: progress.done, total: progress.total, layer: progress.layer, part: progress.part }
+        Self {
+            done: progress.done,
+            total: progress.total,
+            layer: progress.layer,
+            part: progress.part,
+            training: progress.training,
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::trainer::Trainer;
 use crate::{
     checkpoint::{self, Pending, Weights, narrow, write_safetensors},
-    job::{TrainingPoint, ValidationPoint},
+    job::{Training, TrainingPoint, ValidationPoint},
     pipeline::{
         Error,
         durable::{read_json, write_json},
@@ -35,6 +35,17 @@ impl Course {
     /// The validation with the lowest loss.
     pub(super) fn best(&self) -> Option<&ValidationPoint> {
         self.validation.iter().min_by(|a, b| a.loss.total_cmp(&b.loss))
+    }
+
+    /// How it goes while a step with this learning rate is at work; nothing before a step is done.
+    pub(super) fn standing(&self, learning_rate: f64) -> Option<Training> {
+        let loss = self.curve.last()?.loss;
+        Some(Training { loss, learning_rate, tokens_per_second: self.tokens_per_second() })
+    }
+
+    /// Tokens learned from per second of training steps.
+    pub(super) fn tokens_per_second(&self) -> f64 {
+        self.tokens as f64 / self.seconds.max(1e-9)
     }
 }
 

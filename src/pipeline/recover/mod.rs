@@ -109,31 +109,14 @@ fn take_step(
     let index = course.curve.len();
     let learning_rate = schedule::learning_rate(trainer.recovery, index, total);
     let batch = batches.at(index);
-    let part = describe(course, learning_rate, total);
+    let training = course.standing(learning_rate);
     let step = Step { index, learning_rate, batch: &batch };
     let loss = trainer.step(decoder, &step, &mut || {
-        let progress = Progress { part: part.clone(), ..Progress::new(Stage::Recover, index as u64, total as u64) };
-        context.progress(progress)
+        context.progress(Progress { training, ..Progress::new(Stage::Recover, index as u64, total as u64) })
     })?;
     course.tokens += batch.iter().map(MicroBatch::tokens).sum::<u64>();
     course.curve.push(TrainingPoint { step: index + 1, loss, learning_rate });
     Ok(())
-}
-
-/// How the training goes, in words: the last loss, the learning rate, the speed, and the time that is left.
-fn describe(course: &Course, learning_rate: f64, total: usize) -> Option<String> {
-    let last = course.curve.last()?;
-    let speed = course.tokens as f64 / course.seconds.max(1e-9);
-    let left = course.seconds / course.curve.len() as f64 * (total - course.curve.len()) as f64;
-    Some(format!(
-        "loss {:.3}, lr {learning_rate:.1e}, {speed:.0} tokens/s, {} left",
-        last.loss,
-        match left {
-            ..90.0 => format!("{left:.0} s"),
-            90.0..5400.0 => format!("{:.0} min", left / 60.0),
-            _ => format!("{:.1} h", left / 3600.0),
-        }
-    ))
 }
 
 fn validate(
@@ -181,7 +164,7 @@ fn report(
         steps: course.curve.len(),
         best_step,
         tokens: course.tokens,
-        tokens_per_second: course.tokens as f64 / course.seconds.max(1e-9),
+        tokens_per_second: course.tokens_per_second(),
         curve: course.curve,
         validation: course.validation,
         held_out,
