@@ -91,6 +91,11 @@ impl Site {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
+    /// All that the servers of this site keep and log.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// The server's folder.
     pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().join("data")
