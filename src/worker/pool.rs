@@ -90,6 +90,10 @@ async fn announced<T>(shared: &Shared, work: impl Future<Output = T>) -> T {
 }
 
 async fn announce(shared: &Shared) {
+    // A pool without slots only sweeps.
+    if shared.settings.devices.is_empty() {
+        return;
+    }
     let offer = Offer { worker: shared.settings.worker.clone(), memory: shared.settings.slot_memory };
     if let Err(error) = shared.store.announce(&offer).await {
         tracing::warn!(%error, "the store was not told that this worker is up");

@@ -1,17 +1,20 @@
-//! SIGKILL of any process, the database's server among them, over a queue of short real jobs.
+//! SIGKILL of any process, the database's server among them, and partitions of any machine from either server, over a queue
+//! of short real jobs.
 
 #![expect(clippy::print_stdout, reason = "the long form runs for minutes")]
 
 use std::{collections::BTreeSet, time::Duration};
 
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::site::Site;
+use crate::{proxy::Fault, site::Site};
 
 /// Kills of the short form.
 const KILLS: u64 = 6;
+/// Partitions of the short form.
+const PARTITIONS: u64 = 6;
 /// Of so many kills, one is the database's.
 const DATABASE: u64 = 5;
 /// Jobs that wait or run, at least, while there is killing.
@@ -22,28 +25,37 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |value| value.parse().unwrap())
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_accepted_is_lost_and_nothing_is_left_over() {
     let seed = setting("GRASPD_TEST_SEED", std::process::id().into());
     let kills = setting("GRASPD_TEST_CLUSTER_KILLS", KILLS);
+    let partitions = setting("GRASPD_TEST_CLUSTER_PARTITIONS", PARTITIONS);
+    let jobs = setting("GRASPD_TEST_CLUSTER_JOBS", 0) as usize;
     let mut random = StdRng::seed_from_u64(seed);
     let Some(mut site) = Site::start(2, 2).await else { return };
     let mut accepted: Vec<String> = Vec::new();
-    for kill in 0..kills {
+    let mut acts: Vec<_> = (0..kills).map(Act::Kill).chain((0..partitions).map(|_| Act::Partition)).collect();
+    acts.shuffle(&mut random);
+    for (number, act) in acts.iter().enumerate() {
         while unfinished(&site, &accepted).await < AT_WORK {
             // The reply to an earlier try may have died with a server: the key makes them one.
             accepted.push(site.submit(&format!("job {}", accepted.len()), 2, 32).await);
         }
         tokio::time::sleep(Duration::from_millis(random.random_range(0..1_500))).await;
-        if kill % DATABASE == DATABASE - 1 {
-            site.postgres.kill();
-            tokio::time::sleep(Duration::from_millis(random.random_range(0..500))).await;
-            site.postgres.start_again();
-        } else {
-            site.kill(random.random_range(0..site.machines()));
+        match act {
+            Act::Kill(kill) if kill % DATABASE == DATABASE - 1 => {
+                site.postgres.kill();
+                tokio::time::sleep(Duration::from_millis(random.random_range(0..500))).await;
+                site.postgres.start_again();
+            }
+            Act::Kill(_) => site.kill(random.random_range(0..site.machines())),
+            Act::Partition => partition(&site, &mut random).await,
         }
-        println!("kill {kill} of {kills}, seed {seed}, {} jobs", accepted.len());
+        println!("{act:?}, {number} of {}, seed {seed}, {} jobs", acts.len(), accepted.len());
         site.ensure_running();
+    }
+    while accepted.len() < jobs {
+        accepted.push(site.submit(&format!("job {}", accepted.len()), 2, 32).await);
     }
     let mut hashes = BTreeSet::new();
     for id in &accepted {
@@ -53,9 +65,48 @@ async fn nothing_accepted_is_lost_and_nothing_is_left_over() {
         hashes.insert(Sha256::digest(content).to_vec());
     }
     assert_eq!(hashes.len(), 1, "the same job gives the same bytes, however often it was interrupted: seed {seed}");
-    let jobs: Value = site.get("/v1/jobs?limit=100").await;
-    assert_eq!(jobs["data"].as_array().unwrap().len(), accepted.len().min(100), "seed {seed}: a job was doubled");
+    assert_eq!(listed(&site).await, accepted.iter().cloned().collect(), "seed {seed}: a job was lost or doubled");
     nothing_is_left_over(&mut site, accepted.len()).await;
+}
+
+/// Every job there is.
+async fn listed(site: &Site) -> BTreeSet<String> {
+    let (mut found, mut after) = (BTreeSet::new(), String::new());
+    loop {
+        let page: Value = site.get(&format!("/v1/jobs?limit=100{after}")).await;
+        let ids = page["data"].as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap());
+        after = ids.clone().next_back().map(|id| format!("&after={id}")).unwrap_or_default();
+        found.extend(ids.map(str::to_owned));
+        if page["has_more"] == false {
+            return found;
+        }
+    }
+}
+
+/// What happens to the site.
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    Kill(u64),
+    Partition,
+}
+
+/// Lets a line of a machine fail for up to twice a lease, or the whole machine, if it has a network of its own.
+async fn partition(site: &Site, random: &mut StdRng) {
+    let machine = random.random_range(0..site.machines());
+    let length = Duration::from_millis(random.random_range(100..4_000));
+    if random.random_bool(0.3) && site.plug(machine, false) {
+        println!("machine {machine} is unplugged for {length:?}");
+        tokio::time::sleep(length).await;
+        site.plug(machine, true);
+        return;
+    }
+    let database = random.random_bool(0.5);
+    let faults: &[Fault] = if database { &Fault::OF_A_DATABASE } else { &Fault::OF_A_STORE };
+    let fault = faults[random.random_range(0..faults.len())];
+    println!("machine {machine}, {}: {fault:?} for {length:?}", if database { "database" } else { "object store" });
+    site.fail(machine, database, fault);
+    tokio::time::sleep(length).await;
+    site.fail(machine, database, Fault::None);
 }
 
 async fn unfinished(site: &Site, ids: &[String]) -> usize {
@@ -95,13 +146,13 @@ fn is_list(key: &str) -> bool {
     name.and_then(|name| name.strip_suffix(".json")).is_some()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_elsewhere_goes_on_from_the_checkpoint_of_one_that_is_gone() {
     let Some(mut site) = Site::start(1, 1).await else { return };
     let id = site.submit("only", 100, 64).await;
     site.until("a checkpoint", async |site| site.objects().await.iter().any(|key| is_list(key)).then_some(())).await;
     site.lose(1);
-    let elsewhere = site.add_worker();
+    let elsewhere = site.add_worker().await;
     site.ensure_running();
     let job = site.finish(&id).await;
     assert_eq!((&job["status"], &job["attempt"]), (&"succeeded".into(), &2.into()), "{job}");
@@ -116,4 +167,29 @@ async fn a_worker_elsewhere_goes_on_from_the_checkpoint_of_one_that_is_gone() {
     site.stop().await;
     let (code, said) = site.tool(&["verify"]);
     assert!(code == 0 && said.contains("all is well"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_fault_of_every_line_is_survived() {
+    let Some(mut site) = Site::start(1, 1).await else { return };
+    let faults = Fault::OF_A_DATABASE.map(|fault| (true, fault)).into_iter();
+    let mut accepted = Vec::new();
+    for (database, fault) in faults.chain(Fault::OF_A_STORE.map(|fault| (false, fault))) {
+        println!("{fault:?} of the {}", if database { "database" } else { "object store" });
+        accepted.push((fault, site.submit(&format!("job {}", accepted.len()), 2, 32).await));
+        for machine in 0..site.machines() {
+            site.fail(machine, database, fault);
+        }
+        // Longer than a lease.
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        for machine in 0..site.machines() {
+            site.fail(machine, database, Fault::None);
+        }
+        site.ensure_running();
+    }
+    for (fault, id) in &accepted {
+        let job = site.finish(id).await;
+        assert_eq!(job["status"], "succeeded", "{fault:?}: {job}");
+    }
+    nothing_is_left_over(&mut site, accepted.len()).await;
 }

@@ -13,11 +13,18 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{postgres::Postgres, s3::S3};
+use crate::{
+    namespace::Namespace,
+    postgres::Postgres,
+    proxy::{Fault, Proxy, Target},
+    s3::S3,
+};
 
 /// Long enough for a slow machine, short enough to fail a test.
 const PATIENCE: Duration = Duration::from_mins(4);
 const PAUSE: Duration = Duration::from_millis(50);
+
+const WORKER: [&str; 3] = ["worker", "--lease", "2s"];
 
 /// A process, and the machine it stands for.
 struct Machine {
@@ -26,6 +33,10 @@ struct Machine {
     process: Option<Child>,
     /// Bytes of its log when the process was started.
     said_before: usize,
+    /// Its lines to the database and to the object store.
+    lines: [Proxy; 2],
+    /// Its own network, if it has one.
+    network: Option<Namespace>,
 }
 
 impl Machine {
@@ -58,32 +69,40 @@ impl Site {
         for _ in 0..apis {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             site.ports.push(port);
-            site.add(&["serve", "--no-worker", "--rate-limit", "0", "--listen", &format!("127.0.0.1:{port}")]);
+            let listen = format!("127.0.0.1:{port}");
+            site.add(&["serve", "--no-worker", "--rate-limit", "0", "--listen", &listen], None).await;
         }
-        for _ in 0..workers {
-            site.add_worker();
+        for number in 0..workers {
+            let network = if number == 0 { Namespace::new() } else { None };
+            site.add(&WORKER, network).await;
         }
         site.ensure_running();
         site.until("the API is ready", async |site| site.ask(Method::GET, "/readyz", None, None).await.map(drop)).await;
         Some(site)
     }
 
-    fn add(&mut self, arguments: &[&str]) {
+    async fn add(&mut self, arguments: &[&str], network: Option<Namespace>) {
+        let host = network.as_ref().map_or("127.0.0.1", |network| &network.host);
+        let lines = [
+            Proxy::to(Target::Socket(self.postgres.socket()), host).await,
+            Proxy::to(Target::Port(self.s3.port()), host).await,
+        ];
         let folder = self.folder.path().join(self.machines.len().to_string());
         fs::create_dir(&folder).unwrap();
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        self.machines.push(Machine { arguments, folder, process: None, said_before: 0 });
+        self.machines.push(Machine { arguments, folder, process: None, said_before: 0, lines, network });
     }
 
     /// One more worker, on a machine that knows nothing; its number.
-    pub(crate) fn add_worker(&mut self) -> usize {
-        self.add(&["worker", "--lease", "2s"]);
+    pub(crate) async fn add_worker(&mut self) -> usize {
+        self.add(&WORKER, None).await;
         self.machines.len() - 1
     }
 
-    fn command(&self, folder: &Path, arguments: &[String]) -> Command {
+    fn command(&self, folder: &Path, arguments: &[String], network: Option<&Namespace>) -> Command {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_graspd"));
+        let program = env!("CARGO_BIN_EXE_graspd");
+        let mut command = network.map_or_else(|| Command::new(program), |network| network.command(program));
         command.env_clear().current_dir(folder).args(arguments).envs(self.s3.environment());
         command.env("GRASPD_DATABASE_URL", &self.database).env("HF_HUB_OFFLINE", "1").env("HF_HOME", folder);
         command.env("GRASPD_OBJECTS_URL", format!("s3://{}/site", S3::BUCKET));
@@ -100,7 +119,14 @@ impl Site {
             }
             let machine = &self.machines[number];
             let log = fs::OpenOptions::new().create(true).append(true).open(machine.folder.join("log")).unwrap();
-            let mut command = self.command(&machine.folder, &machine.arguments);
+            let mut command = self.command(&machine.folder, &machine.arguments, machine.network.as_ref());
+            let [postgres, s3] = &machine.lines;
+            let database = self.database.split_once("localhost/").unwrap().1.split('?').next().unwrap();
+            command.env(
+                "GRASPD_DATABASE_URL",
+                format!("postgres://graspd@{}/{database}?sslmode=disable", postgres.address),
+            );
+            command.env("AWS_ENDPOINT", format!("http://{}", s3.address));
             self.machines[number].said_before = self.log(number).len();
             self.machines[number].process = Some(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
         }
@@ -108,6 +134,17 @@ impl Site {
 
     pub(crate) fn machines(&self) -> usize {
         self.machines.len()
+    }
+
+    /// Lets a machine's line to the database, or else to the object store, fail as it is told to.
+    pub(crate) fn fail(&self, number: usize, database: bool, fault: Fault) {
+        self.machines[number].lines[usize::from(!database)].set(fault);
+    }
+
+    /// Pulls the cable of a machine that has a network of its own, or plugs it in again; whether it has one.
+    pub(crate) fn plug(&self, number: usize, plugged: bool) -> bool {
+        let network = &self.machines[number].network;
+        network.as_ref().inspect(|network| network.plug(plugged)).is_some()
     }
 
     /// Kills a process; its children die with it.
@@ -148,7 +185,7 @@ impl Site {
         let folder = tempfile::tempdir().unwrap();
         let arguments: Vec<_> = arguments.iter().map(|&argument| argument.to_owned()).collect();
         fs::create_dir(folder.path().join("data")).unwrap();
-        let output = self.command(folder.path(), &arguments).output().unwrap();
+        let output = self.command(folder.path(), &arguments, None).output().unwrap();
         let said = [output.stdout, output.stderr].concat();
         (output.status.code().unwrap(), String::from_utf8(said).unwrap())
     }

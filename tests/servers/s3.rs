@@ -50,6 +50,11 @@ impl S3 {
         panic!("moto_server does not start");
     }
 
+    #[allow(dead_code, reason = "not every test binary puts something between")]
+    pub(crate) const fn port(&self) -> u16 {
+        self.port
+    }
+
     pub(crate) fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
