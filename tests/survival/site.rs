@@ -61,6 +61,7 @@ impl Site {
     }
 
     /// Replaces the arguments for the servers that are started from here on.
+    #[cfg(feature = "failpoints")]
     pub(crate) fn argue(&mut self, arguments: &[&str]) {
         self.arguments = arguments.iter().map(ToString::to_string).collect();
     }

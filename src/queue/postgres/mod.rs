@@ -17,7 +17,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use sqlx::{PgConnection, PgPool, postgres::PgRow};
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use self::connection::{Held, Query, patiently};
 use super::{
@@ -27,6 +27,9 @@ use super::{
     row::{self, Columns, bytes, millis, to_json},
 };
 use crate::job::{FailureCode, JobId, Progress, Status};
+
+/// How long the end of a process waits for connections to say goodbye.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Jobs on PostgreSQL.
 #[derive(Clone, Debug)]
@@ -274,6 +277,7 @@ impl Store for PostgresStore {
     }
 
     async fn close(&self) {
-        self.pool.close().await;
+        // A server that does not answer is left without a word: it notices by itself.
+        let _ = timeout(FAREWELL, self.pool.close()).await;
     }
 }
