@@ -1,7 +1,8 @@
 //! The slots of one process, and the broom behind them.
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -24,6 +25,9 @@ const SWEEP: Duration = Duration::from_mins(10);
 /// Between two announcements, of which two may be lost before a worker counts as gone.
 const ANNOUNCE: Duration = Duration::from_secs(20);
 
+/// Before a slot that broke off begins again.
+const BREATHER: Duration = Duration::from_secs(1);
+
 /// Runs `settings.slots_per_device` slots on each device until `stopping` turns true and every slot has settled.
 pub async fn run(
     settings: Settings,
@@ -39,18 +43,27 @@ pub async fn run(
         for number in 0..shared.settings.slots_per_device {
             let worker = format!("{}/{device}/{number}", shared.settings.worker);
             let slot = Slot { shared: Arc::clone(&shared), device: device.clone(), worker, stopping: stopping.clone() };
-            tasks.spawn(slot.run());
+            tasks.spawn(keep(slot));
         }
     }
     tasks.spawn(sweep(Arc::clone(&shared), stopping));
     let slots = async {
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {
-                tracing::error!(%error, "a slot broke off");
+                tracing::error!(%error, "a part of the pool broke off");
             }
         }
     };
     announced(&shared, slots).await;
+}
+
+/// Runs a slot until the server stops, and again where a defect ended it: its job goes on when the lease has lapsed.
+async fn keep(slot: Slot) {
+    // What a panic leaves behind is dropped with the attempt; the slot itself holds nothing that changes.
+    while AssertUnwindSafe(slot.run()).catch_unwind().await.is_err() {
+        tracing::error!(worker = slot.worker, "a slot broke off and begins again");
+        sleep(BREATHER).await;
+    }
 }
 
 /// Runs one job that waits, on the first device, if there is one; which.

@@ -50,9 +50,25 @@ pub(super) struct Slot {
 /// The attempt is somebody else's now.
 struct Lost;
 
+/// A slot at work, as the metrics see it; however it ends.
+struct Busy;
+
+impl Busy {
+    fn begin() -> Self {
+        metrics::gauge!("graspd_slots_busy").increment(1);
+        Self
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        metrics::gauge!("graspd_slots_busy").decrement(1);
+    }
+}
+
 impl Slot {
     /// Runs jobs until the server stops.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(&self) {
         let mut changes = self.shared.store.changes();
         while !*self.stopping.borrow() {
             // Before the claim, so that what comes while it fails is not missed.
@@ -116,9 +132,8 @@ impl Slot {
     async fn run_claimed(&self, claim: &Claim, since: Instant) {
         let span = tracing::info_span!("attempt", job.id = %claim.id, job.attempt = claim.attempt, device = self.device, request.id = claim.origin.request_id, traceparent = claim.origin.traceparent);
         telemetry::follow(&span, claim.origin.traceparent.as_deref());
-        metrics::gauge!("graspd_slots_busy").increment(1);
+        let _busy = Busy::begin();
         self.run_attempt(claim, since).instrument(span).await;
-        metrics::gauge!("graspd_slots_busy").decrement(1);
     }
 
     async fn run_attempt(&self, claim: &Claim, since: Instant) {

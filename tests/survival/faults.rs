@@ -40,6 +40,17 @@ async fn after_a_claim() {
 }
 
 #[tokio::test]
+async fn a_slot_that_panics_begins_again() {
+    let mut site = Site::at_rest(&["--lease", "2s"]);
+    site.set("FAILPOINTS", "claimed=1*panic");
+    let (_, done) = site.see_through("only", &job()).await;
+    assert_eq!((&done["status"], &done["attempt"]), (&"succeeded".into(), &2.into()), "{done}\n{}", site.log());
+    assert!(site.log().contains("a slot broke off and begins again"));
+    site.stop_and_sweep().await;
+    site.verify();
+}
+
+#[tokio::test]
 async fn in_the_middle_of_a_checkpoint() {
     die_at("checkpoint-unsealed", 40).await;
 }

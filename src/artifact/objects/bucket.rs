@@ -112,7 +112,7 @@ impl Bucket {
         let mut file = File::open(from).await.map_err(io_error(from))?;
         let mut writer =
             BufWriter::with_capacity(Arc::clone(&self.store), self.path(key), PART).with_max_concurrency(PARTS_AT_ONCE);
-        let sent = async {
+        let written = async {
             let (mut hasher, mut left, mut chunk) = (Sha256::new(), bytes, vec![0; CHUNK]);
             while left > 0 {
                 let most = chunk.len().min(usize::try_from(left).unwrap_or(CHUNK));
@@ -124,15 +124,17 @@ impl Bucket {
                 writer.write_all(&chunk[..read]).await?;
                 left -= read as u64;
             }
-            writer.shutdown().await?;
             io::Result::Ok(hexadecimal(&hasher.finalize()))
         }
         .await;
-        if sent.is_err() {
+        if written.is_err() {
             // Parts that were sent would be kept, and paid for.
             let _ = writer.abort().await;
         }
-        sent.map_err(io_error(from))
+        let sha256 = written.map_err(io_error(from))?;
+        // Where the end fails, the writer has removed the parts by itself: to abort it once more would be a panic.
+        writer.shutdown().await.map_err(io_error(from))?;
+        Ok(sha256)
     }
 
     /// Reads an object and hashes it.
