@@ -11,6 +11,8 @@
 mod failures;
 mod namespace;
 mod objects;
+#[path = "../servers/port.rs"]
+mod port;
 #[path = "../servers/postgres.rs"]
 mod postgres;
 mod proxy;

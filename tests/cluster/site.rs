@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -15,6 +14,7 @@ use tempfile::TempDir;
 
 use crate::{
     namespace::Namespace,
+    port::free_port,
     postgres::Postgres,
     proxy::{Fault, Proxy, Target},
     s3::S3,
@@ -67,7 +67,7 @@ impl Site {
         let folder = tempfile::tempdir().unwrap();
         let mut site = Self { folder, postgres, s3, database, ports: Vec::new(), machines: Vec::new(), http };
         for _ in 0..apis {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let port = free_port();
             site.ports.push(port);
             let listen = format!("127.0.0.1:{port}");
             site.add(&["serve", "--no-worker", "--rate-limit", "0", "--listen", &listen], None).await;

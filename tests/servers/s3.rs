@@ -2,11 +2,12 @@
 
 use std::{
     io::Write,
-    net::{TcpListener, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::Duration,
 };
+
+use crate::port::free_port;
 
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -33,15 +34,14 @@ impl S3 {
             let _ = std::io::stderr().write_all(skipped.as_bytes());
             return None;
         };
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let mut command = Command::new("sh");
         command.args(["-c", KEEP, "sh"]).arg(program).arg(port.to_string());
         let keeper = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let server = Self { _keeper: keeper, port };
         for _ in 0..600 {
-            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                let bucket = format!("{}/{}", server.endpoint(), Self::BUCKET);
-                let made = reqwest::Client::new().put(bucket).send().await.unwrap();
+            let bucket = format!("{}/{}", server.endpoint(), Self::BUCKET);
+            if let Ok(made) = reqwest::Client::new().put(bucket).send().await {
                 assert!(made.status().is_success(), "{made:?}");
                 return Some(server);
             }

@@ -15,6 +15,8 @@ mod disk;
 mod faults;
 mod frozen;
 mod models;
+#[path = "../servers/port.rs"]
+mod port;
 mod processes;
 mod secrets;
 mod site;

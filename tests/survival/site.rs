@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -15,6 +14,7 @@ use tempfile::TempDir;
 
 use crate::{
     frozen::{Frozen, children_of},
+    port::free_port,
     secrets::{self, SECRETS},
 };
 
@@ -373,10 +373,6 @@ pub(crate) fn job() -> Value {
         "grasp": {"preset": "paper", "layers": 3, "retain_ratio": 0.3, "schedule": "iterative"},
         "evaluation": null,
     })
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn kill(pid: Pid) {
