@@ -19,9 +19,16 @@ pub(super) fn export(args: &StoreArgs, path: &Path) -> Result<u8, AppError> {
     let refused = |source| StoreError::Backup { path: path.to_owned(), source };
     let file = File::create_new(path).map_err(refused)?;
     let mut writer = BufWriter::new(&file);
-    let moved = runtime()?.block_on(queue::export(&database, &mut writer))?;
-    writer.flush().and_then(|()| file.sync_all()).map_err(refused)?;
-    tell(&moved)
+    let written = runtime()?.block_on(queue::export(&database, &mut writer));
+    let written = written.and_then(|moved| {
+        writer.flush().and_then(|()| file.sync_all()).map_err(refused)?;
+        Ok(moved)
+    });
+    if written.is_err() {
+        // What is there of it is no export; where it cannot be removed, its missing end says so.
+        let _ = std::fs::remove_file(path);
+    }
+    tell(&written?)
 }
 
 /// Fills an empty database from such a file.

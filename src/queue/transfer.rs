@@ -1,6 +1,7 @@
 //! Everything that is kept in a database, as lines of JSON, to move it to a database of the other kind.
 //!
-//! The first line says what the file is; each further one is a row, the tables in a fixed order. Both databases make and
+//! The first line says what the file is and the last how many rows it holds, so that one that was cut is known; each
+//! between them is a row, the tables in a fixed order. Both databases make and
 //! take the rows by their own functions for JSON. What was read is what stood there at one moment; what is written appears
 //! at one moment, in a database that held nothing before.
 
@@ -15,6 +16,8 @@ use super::{StoreError, is_postgres, open, open_existing, retry::RetryPolicy};
 
 /// Changes when rows are written in another way.
 const FORMAT: u32 = 1;
+/// What stands in the place of a table's name in the last line; its row is the number of rows before it.
+const END: &str = "end";
 
 struct Table {
     name: &'static str,
@@ -117,6 +120,8 @@ pub async fn export(location: &str, mut file: impl Write) -> Result<Moved, Store
         .await?;
         moved.push((table.name, rows));
     }
+    let end = Line { table: END.to_owned(), row: moved.iter().map(|(_, rows)| rows).sum::<u64>() };
+    writeln!(file, "{}", json!(end)).map_err(|error| unwritten(&error))?;
     link.execute("COMMIT".to_owned(), None).await?;
     file.flush().map_err(|error| unwritten(&error))?;
     Ok(moved)
@@ -202,8 +207,13 @@ impl<F: BufRead> Reader<F> {
             }
             moved.push((table.name, rows));
         }
+        let total: u64 = moved.iter().map(|(_, rows)| rows).sum();
         match &self.next {
-            None => Ok(moved),
+            None => Err(self.wrong(&"the file ends before its last line: it was cut, export once more")),
+            Some(Line { table, row }) if table == END && *row == total => Ok(moved),
+            Some(Line { table, row }) if table == END => {
+                Err(self.wrong(&format!("the file held {row} rows and has {total}: export once more")))
+            }
             Some(line) => Err(self.wrong(&format!("a row of `{}` is unknown here or out of its order", line.table))),
         }
     }

@@ -85,7 +85,10 @@ async fn a_database_in_use_and_a_file_that_is_damaged_are_refused_and_nothing_is
     let empty = Subject::new(Kind::Sqlite).await;
     let cut = &text[..text.len() - 9];
     let swapped = text.replacen(r#""table":"jobs""#, r#""table":"works""#, 1);
-    for damaged in ["", "a song", r#"{"graspd_export":99}"#, cut, &swapped] {
+    let lines: Vec<_> = text.lines().collect();
+    let without_the_end = lines[..lines.len() - 1].join("\n");
+    let without_a_row = [&lines[..lines.len() - 2], &lines[lines.len() - 1..]].concat().join("\n");
+    for damaged in ["", "a song", r#"{"graspd_export":99}"#, cut, &swapped, &without_the_end, &without_a_row] {
         let error = import(&empty, damaged).await.unwrap_err();
         assert!(matches!(error, StoreError::Transfer { line: Some(_), .. }), "{error}");
         assert_eq!(empty.store.counts().await.unwrap().iter().map(|(_, jobs)| jobs).sum::<u64>(), 0);
