@@ -1,11 +1,8 @@
-"""Checks the objects under deploy/: Kubernetes' own against its schemas, the custom ones against .ci/custom_resources.schema.json.
-
-Where kubectl is, what is checked is what `kubectl kustomize` makes of each overlay; else each file of the base by itself.
-"""
+"""Checks what `kubectl kustomize` makes of each overlay under deploy/: Kubernetes' own objects against its schemas, the
+custom ones against .ci/custom_resources.schema.json, and that whatever runs the program was put together whole."""
 
 import json
 import pathlib
-import shutil
 import subprocess
 import sys
 
@@ -20,26 +17,30 @@ NATIVE = {"v1", "apps/v1", "policy/v1", "networking.k8s.io/v1"}
 
 def manifests():
     """Pairs of where objects come from and the objects."""
-    folder = ROOT / "deploy/kubernetes"
-    if shutil.which("kubectl"):
-        for overlay in sorted((folder / "overlays").iterdir()):
-            made = subprocess.run(["kubectl", "kustomize", overlay], check=True, capture_output=True, text=True).stdout
-            yield overlay.name, list(yaml.safe_load_all(made))
-    else:
-        print("!!! deploy: there is no kubectl: the overlays were NOT put together, the base is checked file by file")
-        for file in sorted((folder / "base").glob("*.yaml")):
-            if file.name != "kustomization.yaml":
-                yield file.name, list(yaml.safe_load_all(file.read_text()))
+    for overlay in sorted((ROOT / "deploy/kubernetes/overlays").iterdir()):
+        made = subprocess.run(["kubectl", "kustomize", overlay], check=True, stdout=subprocess.PIPE, text=True).stdout
+        yield overlay.name, list(yaml.safe_load_all(made))
 
 
 def check(manifest, custom):
     if manifest["apiVersion"] in NATIVE:
         kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+        if manifest["kind"] == "Deployment":
+            check_pod(manifest["spec"]["template"]["spec"])
         return
     jsonschema.validate(manifest["spec"], custom[manifest["kind"]])
     if manifest["kind"] == "ScaledJob":
         job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "job"}, "spec": manifest["spec"]["jobTargetRef"]}
         kubernetes_validate.validate(job, KUBERNETES, strict=True)
+        check_pod(job["spec"]["template"]["spec"])
+
+
+def check_pod(pod):
+    """Every container has what Kubernetes' schemas do not ask for and a patch may drop."""
+    for container in pod["containers"]:
+        missing = {"image", "args", "envFrom", "resources", "securityContext", "volumeMounts"} - container.keys()
+        if missing:
+            raise ValueError(f"container {container['name']} lacks {', '.join(sorted(missing))}")
 
 
 def main():
