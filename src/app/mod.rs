@@ -135,7 +135,7 @@ fn dispatch(cli: Cli) -> Result<u8, AppError> {
         Command::Eval { machine, device, job } => eval_here(&machine, device, &job),
         Command::Healthcheck { listen } => healthcheck(listen.as_ref()),
         Command::Serve(args) => serve(&args),
-        Command::Worker { once, work, machine } => work::work(&work, &machine, once),
+        Command::Worker(args) => work::work(&args),
         Command::Wait { id, server } => {
             let client = server.client()?;
             Ok(cli::tell(&runtime()?.block_on(cli::follow(&Bar::default(), &client, id))))

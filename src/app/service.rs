@@ -35,8 +35,10 @@ const REPORT: &str = "report.json";
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
     /// The address cannot be listened on.
-    #[error("listening on {address} (GRASPD_LISTEN, --listen): {source}")]
+    #[error("listening on {address} ({setting}): {source}")]
     Listen {
+        /// Which setting names it.
+        setting: &'static str,
         /// `host:port`.
         address: String,
         /// Why not.
@@ -102,9 +104,7 @@ impl Service {
         let presence = be_present(data, &*store).await?;
         let Kept { artifacts, elsewhere } = Kept::open(&server.machine, server.objects.as_ref(), &store)?;
         let depot = elsewhere.as_ref().map(|elsewhere| elsewhere.depot.clone());
-        let refused = |source| ServiceError::Listen { address: server.listen.clone(), source };
-        let listener = TcpListener::bind(&server.listen).await.map_err(refused)?;
-        let address = listener.local_addr().map_err(refused)?;
+        let (listener, address) = listen(&server.listen, "GRASPD_LISTEN, --listen").await?;
         if !address.ip().is_loopback() && !server.front.allow_anonymous && !store.has_keys().await? {
             return Err(ServiceError::Open { address });
         }
@@ -222,12 +222,21 @@ pub(super) async fn be_present(data: &Path, store: &dyn Store) -> Result<Presenc
     Ok(presence)
 }
 
+/// Takes an address; `setting` says who names it.
+pub(super) async fn listen(address: &str, setting: &'static str) -> Result<(TcpListener, SocketAddr), ServiceError> {
+    let refused = |source| ServiceError::Listen { setting, address: address.to_owned(), source };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let taken = listener.local_addr().map_err(refused)?;
+    Ok((listener, taken))
+}
+
 async fn told(mut stop: watch::Receiver<bool>) {
     // An error means that the service is gone, which is as good as told.
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-async fn keep_up(metrics: PrometheusHandle) {
+/// Folds measurements together, for as long as the process lives.
+pub(super) async fn keep_up(metrics: PrometheusHandle) {
     let mut rounds = tokio::time::interval(UPKEEP);
     loop {
         rounds.tick().await;

@@ -31,17 +31,7 @@ pub enum Command {
     /// Run the service: API and workers in one process (the default)
     Serve(Box<ServeArgs>),
     /// Run jobs and answer no requests: the other half of `serve --no-worker`, on this machine or another
-    Worker {
-        /// Run one job that waits, if there is one, and exit: 0 succeeded or none waits, 1 failed, 2 cancelled, 4 back in the queue
-        #[arg(long)]
-        once: bool,
-        /// What runs jobs.
-        #[command(flatten)]
-        work: Box<WorkArgs>,
-        /// This machine.
-        #[command(flatten)]
-        machine: Box<MachineArgs>,
-    },
+    Worker(Box<WorkerArgs>),
     /// Compress one model without a server
     Compress {
         /// This machine.
@@ -271,6 +261,23 @@ pub struct ServeArgs {
     /// The front.
     #[command(flatten)]
     pub front: FrontArgs,
+    /// This machine.
+    #[command(flatten)]
+    pub machine: MachineArgs,
+}
+
+/// A process that runs jobs and answers no requests.
+#[derive(Args, Clone, Debug, Default)]
+pub struct WorkerArgs {
+    /// Run one job that waits, if there is one, and exit: 0 succeeded or none waits, 1 failed, 2 cancelled, 4 back in the queue
+    #[arg(long)]
+    pub once: bool,
+    /// Address to answer /livez, /readyz and /metrics on, to anybody who asks [default: none]
+    #[arg(long, env = "GRASPD_METRICS_LISTEN", value_name = "HOST:PORT")]
+    pub metrics_listen: Option<String>,
+    /// What runs jobs.
+    #[command(flatten)]
+    pub work: WorkArgs,
     /// This machine.
     #[command(flatten)]
     pub machine: MachineArgs,

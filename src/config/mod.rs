@@ -3,6 +3,7 @@
 //! | variable | flag | default |
 //! |---|---|---|
 //! | `GRASPD_LISTEN` | `--listen` | `127.0.0.1:8080` |
+//! | `GRASPD_METRICS_LISTEN` | `--metrics-listen` | none; of a worker |
 //! | `GRASPD_DATA_DIR` | `--data-dir` | `data` |
 //! | `GRASPD_DATABASE_URL` | `--database-url` | `sqlite:<data>/graspd.db` |
 //! | `GRASPD_DATABASE_CONNECTIONS` | `--database-connections` | 8, and one for each slot |
@@ -44,7 +45,7 @@ use std::{
     time::Duration,
 };
 
-pub use args::{Cli, Command, FrontArgs, LogArgs, MachineArgs, ServeArgs, ServerArgs, StoreArgs, WorkArgs};
+pub use args::{Cli, Command, FrontArgs, LogArgs, MachineArgs, ServeArgs, ServerArgs, StoreArgs, WorkArgs, WorkerArgs};
 pub use value::ConfigError;
 
 pub use self::front::Front;
@@ -52,8 +53,15 @@ use self::value::Setting;
 use crate::{artifact::DiskStore, checkpoint::HubSettings, pipeline, queue::is_postgres, telemetry, worker};
 
 /// Variables of the server that a child must not see.
-const SERVER_ONLY: [&str; 6] =
-    ["GRASPD_DATABASE_URL", "DATABASE_URL", "PGPASSWORD", "PGPASSFILE", "GRASPD_LISTEN", "GRASPD_WEBHOOK_SECRET"];
+const SERVER_ONLY: [&str; 7] = [
+    "GRASPD_DATABASE_URL",
+    "DATABASE_URL",
+    "PGPASSWORD",
+    "PGPASSFILE",
+    "GRASPD_LISTEN",
+    "GRASPD_METRICS_LISTEN",
+    "GRASPD_WEBHOOK_SECRET",
+];
 const HUB: &str = "https://huggingface.co";
 /// Before the first retry of a request to the hub.
 const HUB_RETRY_DELAY: Duration = Duration::from_secs(2);
@@ -294,6 +302,14 @@ pub fn program() -> Result<PathBuf, ConfigError> {
 /// [`ConfigError`] when it is neither an address nor a host name with a port.
 pub fn listen_address(value: Option<&String>) -> Result<String, ConfigError> {
     Setting::new("listen", "GRASPD_LISTEN", value).address(LISTEN)
+}
+
+/// The `host:port` of `--metrics-listen`, where there is one.
+///
+/// # Errors
+/// [`ConfigError`] when it is neither an address nor a host name with a port.
+pub fn metrics_address(value: Option<&String>) -> Result<Option<String>, ConfigError> {
+    Setting::new("metrics-listen", "GRASPD_METRICS_LISTEN", value).address_if_any()
 }
 
 /// How to log.

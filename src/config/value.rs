@@ -121,9 +121,13 @@ impl<'a> Setting<'a> {
     }
 
     pub(super) fn address(self, default: &str) -> Result<String, ConfigError> {
-        let address = self.value.unwrap_or(default);
+        Ok(self.address_if_any()?.unwrap_or_else(|| default.to_owned()))
+    }
+
+    pub(super) fn address_if_any(self) -> Result<Option<String>, ConfigError> {
+        let Some(address) = self.value else { return Ok(None) };
         match address.rsplit_once(':') {
-            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(address.to_owned()),
+            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(Some(address.to_owned())),
             _ => Err(self.refuse("must be an address and a port such as 127.0.0.1:8080")),
         }
     }

@@ -44,7 +44,7 @@ use endpoints::{
 pub use observe::{REQUEST_SECONDS, REQUEST_SECONDS_BUCKETS};
 pub use openapi::{openapi, openapi_yaml};
 pub use problem::{ApiError, Problem};
-pub use state::{ApiState, Draining, Settings};
+pub use state::{ApiState, Draining, ProbeState, Settings};
 use tower_http::{catch_panic::CatchPanicLayer, set_header::SetResponseHeaderLayer};
 pub use uploads::Uploads;
 pub use view::{
@@ -66,6 +66,19 @@ pub fn router(state: ApiState) -> Router {
         // The page says for itself what it loads.
         .layer(header(header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"))
         .layer(from_fn_with_state(state.clone(), observe::observe))
+        .with_state(state)
+}
+
+/// What a process that takes no requests tells its operators: whether it lives, whether it is ready, and its metrics.
+pub fn probes(state: ProbeState) -> Router {
+    Router::new()
+        .route("/livez", get(get_livez::get_livez))
+        .route("/readyz", get(get_readyz::get_readyz))
+        .route("/metrics", get(get_metrics::get_worker_metrics))
+        .fallback(async || ApiError::NotFound)
+        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .layer(CatchPanicLayer::custom(problem::of_panic))
+        .layer(header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .with_state(state)
 }
 

@@ -1,5 +1,6 @@
 use std::{fmt, sync::Arc};
 
+use axum::extract::FromRef;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 
@@ -48,6 +49,29 @@ impl fmt::Debug for ApiState {
             .field("draining", &self.draining)
             .field("settings", &self.settings)
             .finish_non_exhaustive()
+    }
+}
+
+/// What the endpoints for operators need.
+#[derive(Clone)]
+pub struct ProbeState {
+    /// Jobs.
+    pub store: Arc<dyn JobStore>,
+    /// Renders what the process's recorder has collected.
+    pub metrics: PrometheusHandle,
+    /// Whether the process is about to stop.
+    pub draining: Draining,
+}
+
+impl fmt::Debug for ProbeState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProbeState").field("draining", &self.draining).finish_non_exhaustive()
+    }
+}
+
+impl FromRef<ApiState> for ProbeState {
+    fn from_ref(state: &ApiState) -> Self {
+        Self { store: Arc::clone(&state.store), metrics: state.metrics.clone(), draining: state.draining.clone() }
     }
 }
 

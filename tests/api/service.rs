@@ -1,9 +1,15 @@
 //! For operators: health, metrics, version, request ids.
 
-use graspd::queue::Store;
-use serde_json::{Value, json};
+use std::{future::pending, sync::Arc};
 
-use crate::{TestApp, code, header};
+use graspd::{
+    http::{ProbeState, probes, server},
+    queue::Store,
+};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::{METRICS, TestApp, code, header};
 
 #[tokio::test]
 async fn a_healthy_server_is_alive_and_ready() {
@@ -54,6 +60,27 @@ async fn metrics_count_jobs_and_requests_by_route() {
     let request = "graspd_http_request_duration_seconds_bucket{path=\"/v1/jobs/{id}\",method=\"GET\",status=\"200\"";
     assert!(text.contains(request), "{text}");
     assert!(text.contains("path=\"unmatched\"") && !text.contains("/no/such/path"), "{text}");
+}
+
+#[tokio::test]
+async fn a_worker_answers_its_operators_until_its_jobs_have_stopped() {
+    let app = TestApp::new().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let state = ProbeState { store: Arc::clone(&app.store), metrics: METRICS.clone(), draining: app.draining.clone() };
+    tokio::spawn(server::serve(listener, probes(state), pending()));
+    let get = async |path: &str| app.http.get(format!("{url}{path}")).send().await.unwrap();
+    assert_eq!(get("/readyz").await.status(), 200);
+    let metrics = get("/metrics").await;
+    assert_eq!(header(&metrics, "content-type"), "text/plain; version=0.0.4; charset=utf-8");
+    app.draining.start();
+    let ready = get("/readyz").await;
+    assert_eq!((ready.status().as_u16(), code(ready).await.as_str()), (503, "draining"));
+    app.database.close().await;
+    let text = get("/metrics").await.text().await.unwrap();
+    assert!(text.contains("graspd_store_up"), "{text}");
+    assert_eq!(get("/livez").await.status(), 200);
+    assert_eq!(get("/v1/jobs").await.status(), 404);
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+mod worker;
+
 use std::{
     fs,
     io::{BufRead, BufReader},
@@ -95,8 +97,13 @@ struct Server {
 
 impl Server {
     fn start(folder: &Path) -> Self {
-        let arguments = ["--listen", "127.0.0.1:0", "--log", "json", "--rate-limit", "0"];
-        let mut process = graspd(folder, &arguments).stderr(Stdio::piped()).spawn().unwrap();
+        Self::run(folder, &["--listen", "127.0.0.1:0", "--rate-limit", "0"])
+    }
+
+    /// Runs a command that says in its log where it listens.
+    fn run(folder: &Path, arguments: &[&str]) -> Self {
+        let mut process =
+            graspd(folder, &[arguments, &["--log", "json"]].concat()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
         let listening = lines.find_map(|line| address(&line.unwrap())).expect("the server says where it listens");
         // Read on, so that the server never meets a closed pipe.
@@ -157,6 +164,10 @@ fn keys_are_made_listed_rotated_and_revoked() {
     assert_eq!(run(folder.path(), &["keys", "revoke", "key_none"]).0, 1);
 }
 
+/// A short job, as the API takes it.
+const SPEC: &str = r#"{"model": "file:tiny-llama", "grasp": {"layers": [3]}, "evaluation": null,
+    "calibration": {"dataset": "file:calibration", "samples": 2, "sequence_length": 32}}"#;
+
 #[test]
 fn jobs_are_submitted_followed_and_downloaded_with_a_key() {
     let folder = tempfile::tempdir().unwrap();
@@ -168,12 +179,7 @@ fn jobs_are_submitted_followed_and_downloaded_with_a_key() {
         let (code, output) = run(folder.path(), &all);
         (code, String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
     };
-    fs::write(
-        folder.path().join("job.json"),
-        r#"{"model": "file:tiny-llama", "calibration": {"dataset": "file:calibration", "samples": 2, "sequence_length": 32},
-            "grasp": {"layers": [3]}, "evaluation": null}"#,
-    )
-    .unwrap();
+    fs::write(folder.path().join("job.json"), SPEC).unwrap();
     assert_eq!(run(folder.path(), &["jobs", "--server", &url, "list"]).0, 3, "without the key");
     let (code, id, trouble) = jobs(&["submit", "job.json", "--wait", "--idempotency-key", "once"]);
     assert_eq!(code, 0, "{trouble}");

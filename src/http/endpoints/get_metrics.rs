@@ -4,7 +4,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use crate::http::ApiState;
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use crate::http::{ApiState, ProbeState};
 
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -16,7 +18,7 @@ const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub(in crate::http) async fn get_metrics(State(state): State<ApiState>) -> Response {
     // A store that is down must not hide the rest.
     let counts = state.store.counts().await;
-    metrics::gauge!("graspd_store_up").set(if counts.is_ok() { 1.0 } else { 0.0 });
+    note_store(counts.is_ok());
     match counts {
         Ok(counts) => {
             for (status, jobs) in counts {
@@ -25,5 +27,20 @@ pub(in crate::http) async fn get_metrics(State(state): State<ApiState>) -> Respo
         }
         Err(error) => tracing::warn!(error = %error, "jobs could not be counted"),
     }
-    ([(header::CONTENT_TYPE, TEXT_FORMAT)], state.metrics.render()).into_response()
+    rendered(&state.metrics)
+}
+
+/// Those of a process that only runs jobs. It does not count the jobs of the store: the API does, and a thousand workers
+/// would all ask for the same.
+pub(in crate::http) async fn get_worker_metrics(State(state): State<ProbeState>) -> Response {
+    note_store(state.store.ping().await.is_ok());
+    rendered(&state.metrics)
+}
+
+fn note_store(answers: bool) {
+    metrics::gauge!("graspd_store_up").set(if answers { 1.0 } else { 0.0 });
+}
+
+fn rendered(metrics: &PrometheusHandle) -> Response {
+    ([(header::CONTENT_TYPE, TEXT_FORMAT)], metrics.render()).into_response()
 }

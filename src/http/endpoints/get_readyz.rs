@@ -1,6 +1,6 @@
 use axum::extract::State;
 
-use crate::http::{ApiError, ApiState, Problem};
+use crate::http::{ApiError, ProbeState, Problem};
 
 /// Says whether the service takes jobs: its store answers and it is not about to stop.
 #[utoipa::path(
@@ -10,7 +10,7 @@ use crate::http::{ApiError, ApiState, Problem};
         (status = 503, description = "`draining` or `store_unavailable`", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(in crate::http) async fn get_readyz(State(state): State<ApiState>) -> Result<&'static str, ApiError> {
+pub(in crate::http) async fn get_readyz(State(state): State<ProbeState>) -> Result<&'static str, ApiError> {
     if state.draining.is_draining() {
         return Err(ApiError::Draining);
     }
