@@ -3,8 +3,9 @@
 //! published is whole; whoever else asks is answered.
 //!
 //! Each has a long form: `GRASPD_TEST_KILLS=1000` (SIGKILLs), `GRASPD_TEST_FAULTS=20` (deaths at each named place; needs
-//! `--features failpoints`), `GRASPD_TEST_DAMAGES=100` (damaged files), `GRASPD_TEST_MODELS=200` (bad models), each before
-//! `cargo test --test survival`. `GRASPD_TEST_SEED` repeats a run.
+//! `--features failpoints`), `GRASPD_TEST_DAMAGES=100` (damaged files), `GRASPD_TEST_MODELS=200` (bad models),
+//! `GRASPD_TEST_QUEUED=100000` (jobs in the table at a restart), each before `cargo test --test survival`.
+//! `GRASPD_TEST_SEED` repeats a run.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on has failed")]
 #![expect(clippy::print_stdout, reason = "the long form runs for minutes")]
@@ -18,6 +19,7 @@ mod models;
 #[path = "../servers/port.rs"]
 mod port;
 mod processes;
+mod restart;
 mod secrets;
 mod site;
 mod sockets;
@@ -68,19 +70,6 @@ async fn nothing_accepted_is_lost_whatever_is_killed() {
     assert_eq!(hashes.len(), 1, "the same job gives the same bytes, however often it was interrupted: seed {seed}");
     let jobs: Value = site.get("/v1/jobs?limit=100").await;
     assert_eq!(jobs["data"].as_array().unwrap().len(), accepted.len().min(100), "seed {seed}: a job was doubled");
-    site.stop_and_sweep().await;
-    site.verify();
-}
-
-#[tokio::test]
-async fn after_a_kill_the_running_job_goes_on_at_once() {
-    let mut site = Site::with_lease("1h").await;
-    let id = site.submit("only").await;
-    site.until_running(&id).await;
-    site.kill_server(true);
-    site.ensure_running().await;
-    // The lease would hold for an hour: that nobody holds the lock on the data folder says that it is worth nothing.
-    assert_eq!(site.finish(&id).await["status"], "succeeded");
     site.stop_and_sweep().await;
     site.verify();
 }

@@ -37,11 +37,7 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) async fn start() -> Self {
-        Self::with_lease("2s").await
-    }
-
-    pub(crate) async fn with_lease(lease: &str) -> Self {
-        let mut site = Self::at_rest(&["--lease", lease]);
+        let mut site = Self::at_rest(&["--lease", "2s"]);
         site.ensure_running().await;
         site
     }
@@ -61,7 +57,6 @@ impl Site {
     }
 
     /// Replaces the arguments for the servers that are started from here on.
-    #[cfg(feature = "failpoints")]
     pub(crate) fn argue(&mut self, arguments: &[&str]) {
         self.arguments = arguments.iter().map(ToString::to_string).collect();
     }
