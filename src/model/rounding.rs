@@ -1,6 +1,6 @@
 use candle_core::{DType, Result, Tensor};
 
-use super::{Block, Decoder, Factors, Linear, Matrix};
+use super::{Adapter, Block, Decoder, Factors, Linear, Matrix};
 use crate::job::spec::Projection;
 
 impl Decoder {
@@ -14,6 +14,27 @@ impl Decoder {
             false => round(&mut self.head.weight)?,
         }
         self.round_layers_to(dtype)
+    }
+}
+
+impl Decoder {
+    /// Holds and computes everything in `dtype` from here on, adapters included: what is narrower than it was loses
+    /// digits, what is wider keeps its numbers. Tensors that others hold stay as they are.
+    ///
+    /// # Errors
+    /// As [`Self::block_mut`].
+    pub fn to_dtype(&mut self, dtype: DType) -> Result<()> {
+        let cast = |tensor: &mut Tensor| -> Result<()> {
+            *tensor = tensor.to_dtype(dtype)?;
+            Ok(())
+        };
+        cast(&mut self.embedding)?;
+        cast(&mut self.head.norm)?;
+        match self.config.tie_word_embeddings {
+            true => self.head.weight = self.embedding.clone(),
+            false => cast(&mut self.head.weight)?,
+        }
+        (0..self.num_layers()).try_for_each(|layer| self.block_mut(layer)?.each_weight(&cast))
     }
 }
 
@@ -36,7 +57,7 @@ impl Block {
             change(keys)?;
         }
         for projection in Projection::ALL {
-            let Linear { matrix, bias, .. } = self.projection_mut(projection);
+            let Linear { matrix, bias, adapters } = self.projection_mut(projection);
             match matrix {
                 Matrix::Dense(weight) => change(weight)?,
                 Matrix::Factored(Factors { input, output }) => {
@@ -45,6 +66,10 @@ impl Block {
                 }
             }
             bias.iter_mut().try_for_each(change)?;
+            for Adapter { down, up, .. } in adapters {
+                change(down)?;
+                change(up)?;
+            }
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::{
     Block, GradientSink, Linear, Norm, Side, accumulate,
@@ -112,7 +112,7 @@ impl Linear {
         }
         let mut all = Vec::new();
         if let (Scope::Full, Some(_), Some(step)) = (scope, &self.bias, steps.last()) {
-            all.push((Parameter::Bias(projection, step.side), gy.sum(0)?));
+            all.push((Parameter::Bias(projection, step.side), gy.to_dtype(DType::F32)?.sum(0)?));
         }
         let mut gy = gy.clone();
         for (step, x) in steps.iter().zip(&inputs).rev() {
@@ -135,12 +135,13 @@ impl Linear {
     }
 }
 
-/// Sums of gradients by layer and parameter.
+/// Sums of gradients by layer and parameter, in f32.
 #[derive(Default)]
 pub struct Gradients(BTreeMap<(usize, Parameter), Tensor>);
 
 impl Gradients {
-    fn add(&mut self, layer: usize, parameter: Parameter, gradient: Tensor) -> Result<()> {
+    fn add(&mut self, layer: usize, parameter: Parameter, gradient: &Tensor) -> Result<()> {
+        let gradient = gradient.to_dtype(DType::F32)?;
         let sum = match self.0.remove(&(layer, parameter)) {
             Some(sum) => accumulate(sum, &gradient)?,
             None => gradient,
@@ -181,7 +182,7 @@ impl GradientSink for Collect<'_> {
     fn backward(&mut self, projection: Projection, linear: &Linear, x: &Tensor, gy: &Tensor) -> Result<Tensor> {
         let (gradients, gx) = linear.gradients(projection, x, gy, self.scope)?;
         for (parameter, gradient) in gradients {
-            self.sums.add(self.layer, parameter, gradient)?;
+            self.sums.add(self.layer, parameter, &gradient)?;
         }
         Ok(gx)
     }
@@ -196,6 +197,6 @@ impl GradientSink for Collect<'_> {
             (Norm::Query | Norm::Key, None) => return Ok(()),
         };
         let gradient = rms_norm_weight_gradient(x, width, self.block.eps, gy)?;
-        self.sums.add(self.layer, Parameter::Norm(norm), gradient)
+        self.sums.add(self.layer, Parameter::Norm(norm), &gradient)
     }
 }

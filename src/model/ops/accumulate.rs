@@ -1,7 +1,7 @@
 use candle_core::{CpuStorage, Error, InplaceOp1, InplaceOp2, InplaceOp3, Layout, Result, Tensor};
 use rayon::prelude::*;
 
-use super::{TASK, vectorised};
+use super::{TASK, is_fused, vectorised};
 use crate::linalg::{Accumulate, MatMut, MatRef, matmul};
 
 /// Rows of a block of [`add_gram`].
@@ -9,7 +9,7 @@ const BLOCK: usize = 128;
 
 /// `sum + addend`, in the memory of `sum` where the device allows it: the caller must hold the only handle of `sum`.
 pub fn accumulate(sum: Tensor, addend: &Tensor) -> Result<Tensor> {
-    if !sum.device().is_cpu() {
+    if !is_fused(&sum) {
         return sum + addend;
     }
     update(&sum, addend, |sum, x| sum + x)?;
@@ -18,7 +18,7 @@ pub fn accumulate(sum: Tensor, addend: &Tensor) -> Result<Tensor> {
 
 /// `x` · `factor`, in the memory of `x` where the device allows it: the caller must hold the only handle of `x`.
 pub(in crate::model) fn scale(x: Tensor, factor: f64) -> Result<Tensor> {
-    if !x.device().is_cpu() {
+    if !is_fused(&x) {
         return x * factor;
     }
     x.inplace_op1(&Scale(factor as f32))?;
@@ -48,7 +48,7 @@ impl InplaceOp1 for Scale {
 /// symmetric; above it are zeros.
 pub fn add_gram(sum: Option<Tensor>, x: &Tensor) -> Result<Tensor> {
     let n = x.dim(1)?;
-    if !x.device().is_cpu() {
+    if !is_fused(x) {
         let product = x.t()?.matmul(x)?;
         return sum.map_or_else(|| Ok(product.clone()), |sum| sum + &product);
     }

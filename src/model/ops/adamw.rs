@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::{
     TASK,
     accumulate::{update, update3},
-    numbers, sum_of, vectorised,
+    is_fused, numbers, sum_of, vectorised, wide,
 };
 
 /// One step's settings.
@@ -50,7 +50,7 @@ impl AdamW {
         let keep = 1.0 - self.learning_rate * self.weight_decay;
         let size = self.learning_rate / corrections.0;
         let root = corrections.1.sqrt();
-        if !parameter.device().is_cpu() {
+        if !is_fused(parameter) {
             return self.composed(parameter, moments, gradient, (keep, size, root));
         }
         let scale = self.gradient_scale as f32;
@@ -80,8 +80,8 @@ impl AdamW {
 
 /// Σ x², in double precision over pieces of a few thousand numbers.
 pub fn squared_norm(x: &Tensor) -> Result<f64> {
-    if !x.device().is_cpu() {
-        return Ok(f64::from(x.sqr()?.sum_all()?.to_scalar::<f32>()?));
+    if !is_fused(x) {
+        return Ok(f64::from(wide(x)?.sqr()?.sum_all()?.to_scalar::<f32>()?));
     }
     let guard = numbers(x)?;
     let piece = |x: &[f32]| {

@@ -2,12 +2,13 @@
 //!
 //! On the CPU a head goes in tiles of query rows against the keys they may see, so that the scores of a whole window
 //! never exist and the half above the diagonal is never computed; the backward pass takes the probabilities from
-//! the scores and each row's log-sum-exp again. Elsewhere it is composed of candle's operations.
+//! the scores and each row's log-sum-exp again. Elsewhere it is composed of candle's operations: products in the type of
+//! the states, scores and probabilities in f32.
 
 use candle_core::{D, Result, Tensor};
 use rayon::prelude::*;
 
-use super::{exp, largest, numbers, sum, sum_of, vectorised};
+use super::{exp, is_fused, largest, numbers, sum, sum_of, vectorised};
 use crate::{
     linalg::{Accumulate, MatMut, MatRef, matmul},
     model::Batch,
@@ -72,7 +73,7 @@ fn view(data: &[f32], rows: usize, columns: usize) -> MatRef<'_> {
 /// `q` [tokens, heads · d], `k` and `v` [tokens, `kv_heads` · d] to o as `q`, and the log-sum-exp of every row of scores
 /// [windows · heads · length] for the backward pass.
 pub(in crate::model) fn attend(q: &Tensor, k: &Tensor, v: &Tensor, shape: AttentionShape) -> Result<(Tensor, Tensor)> {
-    if !q.device().is_cpu() {
+    if !is_fused(q) {
         return composed::attend(q, k, v, shape);
     }
     let (q_guard, k_guard, v_guard) = (numbers(q)?, numbers(k)?, numbers(v)?);
@@ -92,7 +93,7 @@ pub(in crate::model) fn attend_backward(
     go: &Tensor,
     shape: AttentionShape,
 ) -> Result<(Tensor, Tensor, Tensor)> {
-    if !q.device().is_cpu() {
+    if !is_fused(q) {
         return composed::attend_backward((q, k, v), lse, go, shape);
     }
     let (q_guard, k_guard, v_guard) = (numbers(q)?, numbers(k)?, numbers(v)?);
@@ -261,9 +262,9 @@ fn softmax_backward(p: &mut [f32], g: &mut [f32], visible: std::ops::Range<usize
     );
 }
 
-/// The same out of candle's operations, for devices other than the CPU.
+/// The same out of candle's operations.
 mod composed {
-    use super::{AttentionShape, D, Result, Tensor};
+    use super::{super::wide, AttentionShape, D, Result, Tensor};
 
     /// [tokens, heads · d] -> [windows, heads, length, d], key heads repeated for their group.
     fn split(x: &Tensor, heads: usize, shape: &AttentionShape) -> Result<Tensor> {
@@ -281,14 +282,14 @@ mod composed {
         x.transpose(1, 2)?.contiguous()?.reshape((w * t, heads * d))
     }
 
-    /// Masked scores [windows, heads, length, length].
+    /// Masked scores [windows, heads, length, length] in f32.
     fn scores(q: &Tensor, k: &Tensor, shape: &AttentionShape) -> Result<Tensor> {
         let t = shape.batch.length;
         let hidden = |i: usize, j: usize| j > i || j < shape.first_key(i);
         let mask: Vec<f32> =
             (0..t * t).map(|at| if hidden(at / t, at % t) { f32::NEG_INFINITY } else { 0.0 }).collect();
         let mask = Tensor::from_vec(mask, (t, t), q.device())?;
-        (q.matmul(&k.transpose(2, 3)?.contiguous()?)? * f64::from(shape.scale()))?.broadcast_add(&mask)
+        (wide(&q.matmul(&k.transpose(2, 3)?.contiguous()?)?)? * f64::from(shape.scale()))?.broadcast_add(&mask)
     }
 
     pub(super) fn attend(q: &Tensor, k: &Tensor, v: &Tensor, shape: AttentionShape) -> Result<(Tensor, Tensor)> {
@@ -297,7 +298,7 @@ mod composed {
         let scores = scores(&q, &k, &shape)?;
         let most = scores.max_keepdim(D::Minus1)?;
         let lse = (scores.broadcast_sub(&most)?.exp()?.sum_keepdim(D::Minus1)?.log()? + most)?;
-        let o = scores.broadcast_sub(&lse)?.exp()?.matmul(&v)?;
+        let o = scores.broadcast_sub(&lse)?.exp()?.to_dtype(v.dtype())?.matmul(&v)?;
         Ok((join(&o, shape.heads, &shape)?, lse.flatten_all()?))
     }
 
@@ -312,9 +313,10 @@ mod composed {
             (split(q, shape.heads, &shape)?, split(k, shape.kv_heads, &shape)?, split(v, shape.kv_heads, &shape)?);
         let go = split(go, shape.heads, &shape)?;
         let p = scores(&q, &k, &shape)?.broadcast_sub(&lse.reshape((w, shape.heads, t, 1))?)?.exp()?;
-        let gp = go.matmul(&v.transpose(2, 3)?.contiguous()?)?;
+        let gp = wide(&go.matmul(&v.transpose(2, 3)?.contiguous()?)?)?;
         let along = (&gp * &p)?.sum_keepdim(D::Minus1)?;
-        let gs = ((gp.broadcast_sub(&along)? * &p)? * f64::from(shape.scale()))?;
+        let gs = ((gp.broadcast_sub(&along)? * &p)? * f64::from(shape.scale()))?.to_dtype(q.dtype())?;
+        let p = p.to_dtype(q.dtype())?;
         let transposed = |x: &Tensor| x.transpose(2, 3)?.contiguous();
         Ok((
             join(&gs.matmul(&k)?, shape.heads, &shape)?,

@@ -1,11 +1,11 @@
 use candle_core::{D, DType, Result, Tensor};
 use rayon::prelude::*;
 
-use super::{numbers, rows_per_task, sum_of, vectorised};
+use super::{is_fused, numbers, rows_per_task, sum_of, vectorised};
 
 /// Cosine similarity of every row of `a` with the same row of `b`, both [rows, width].
 pub fn cosine_similarities(a: &Tensor, b: &Tensor) -> Result<Vec<f64>> {
-    if !a.device().is_cpu() {
+    if !is_fused(a) {
         let dot = (a * b)?.sum(D::Minus1)?;
         let norms = (a.sqr()?.sum(D::Minus1)?.sqrt()? * b.sqr()?.sum(D::Minus1)?.sqrt()?)?;
         return (dot / norms)?.to_dtype(DType::F64)?.to_vec1();

@@ -3,11 +3,11 @@
 use candle_core::{CpuStorage, D, DType, Error, InplaceOp1, Layout, Result, Tensor};
 use rayon::prelude::*;
 
-use super::{exp, largest, numbers, sum_of, vectorised};
+use super::{exp, is_fused, largest, numbers, sum_of, vectorised, wide};
 
 /// −log p(target) of every row of `logits` [tokens, vocabulary].
 pub(in crate::model) fn cross_entropy(logits: &Tensor, targets: &[u32]) -> Result<Vec<f64>> {
-    if !logits.device().is_cpu() {
+    if !is_fused(logits) {
         return composed(logits, targets);
     }
     let width = logits.dim(D::Minus1)?;
@@ -19,13 +19,13 @@ pub(in crate::model) fn cross_entropy(logits: &Tensor, targets: &[u32]) -> Resul
 /// log p of (row, target) pairs under `logits` [rows, vocabulary].
 pub(in crate::model) fn log_probabilities(logits: &Tensor, picks: &[(usize, u32)]) -> Result<Vec<f64>> {
     let width = logits.dim(D::Minus1)?;
-    let sums: Vec<f64> = match logits.device().is_cpu() {
+    let sums: Vec<f64> = match is_fused(logits) {
         true => numbers(logits)?.get()?.par_chunks_exact(width).map(log_sum_exp).collect(),
-        false => composed_log_sum_exp(logits)?.squeeze(1)?.to_dtype(DType::F64)?.to_vec1()?,
+        false => composed_log_sum_exp(&wide(logits)?)?.squeeze(1)?.to_dtype(DType::F64)?.to_vec1()?,
     };
     let index: Vec<u32> = picks.iter().map(|(row, target)| (row * width) as u32 + target).collect();
     let index = Tensor::from_vec(index, picks.len(), logits.device())?;
-    let picked: Vec<f32> = logits.flatten_all()?.index_select(&index, 0)?.to_vec1()?;
+    let picked: Vec<f32> = wide(&logits.flatten_all()?.index_select(&index, 0)?)?.to_vec1()?;
     Ok(picked.iter().zip(picks).map(|(picked, (row, _))| f64::from(*picked) - sums[*row]).collect())
 }
 
@@ -41,6 +41,7 @@ fn log_sum_exp(row: &[f32]) -> f64 {
 
 fn composed(logits: &Tensor, targets: &[u32]) -> Result<Vec<f64>> {
     let index = Tensor::new(targets, logits.device())?.unsqueeze(1)?;
+    let logits = &wide(logits)?;
     let picked = logits.gather(&index, D::Minus1)?;
     (composed_log_sum_exp(logits)? - picked)?.squeeze(1)?.to_dtype(DType::F64)?.to_vec1()
 }
@@ -58,16 +59,17 @@ pub(in crate::model) fn cross_entropy_backward(
     weight: f32,
 ) -> Result<(Vec<f64>, Tensor)> {
     let losses = cross_entropy(&logits, targets)?;
-    if logits.device().is_cpu() {
+    if is_fused(&logits) {
         logits.inplace_op1(&Backward { targets, losses: &losses, weight })?;
         return Ok((losses, logits));
     }
+    let (dtype, logits) = (logits.dtype(), wide(&logits)?);
     let most = logits.max_keepdim(D::Minus1)?;
     let shares = logits.broadcast_sub(&most)?.exp()?;
     let p = shares.broadcast_div(&shares.sum_keepdim(D::Minus1)?)?;
     let index = Tensor::new(targets, logits.device())?.unsqueeze(1)?;
     let minus_one = Tensor::full(-1.0_f32, (targets.len(), 1), logits.device())?;
-    Ok((losses, (p.scatter_add(&index, &minus_one, D::Minus1)? * f64::from(weight))?))
+    Ok((losses, (p.scatter_add(&index, &minus_one, D::Minus1)? * f64::from(weight))?.to_dtype(dtype)?))
 }
 
 struct Backward<'a> {

@@ -1,16 +1,16 @@
 //! Dropout whose mask is a function of a seed and the place alone: the backward pass makes it again instead of keeping
 //! it, and a training that was stopped goes on with the masks it would have had.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use rayon::prelude::*;
 
-use super::{TASK, numbers, vectorised};
+use super::{TASK, is_fused, numbers, vectorised};
 
 /// `x` with each number set to nought with the given probability, the others scaled up so that the mean stays.
 pub(in crate::model) fn dropout(x: &Tensor, probability: f32, seed: u64) -> Result<Tensor> {
-    if !x.device().is_cpu() {
-        let ones = Tensor::ones(x.shape(), x.dtype(), &candle_core::Device::Cpu)?;
-        return x * dropout(&ones, probability, seed)?.to_device(x.device())?;
+    if !is_fused(x) {
+        let ones = Tensor::ones(x.shape(), DType::F32, &Device::Cpu)?;
+        return x * dropout(&ones, probability, seed)?.to_device(x.device())?.to_dtype(x.dtype())?;
     }
     let guard = numbers(x)?;
     let all = guard.get()?;

@@ -1,8 +1,9 @@
 //! The element-wise parts of a decoder, forward and backward.
 //!
-//! On the CPU each is one fused pass over the rows, spread over the cores and compiled for the widest vectors the
-//! machine has (chosen at run time); on other devices it is composed of candle's own operations. Sums over a row
-//! are taken in f32 lanes and are short (a hidden state, a vocabulary); sums over tokens are taken in f64.
+//! In f32 on the CPU each is one fused pass over the rows, spread over the cores and compiled for the widest vectors the
+//! machine has (chosen at run time); on other devices, and in other types, it is composed of candle's own operations. Sums
+//! over a row are taken in f32 lanes and are short (a hidden state, a vocabulary); sums over tokens are taken in f64. What
+//! is composed takes norms, exponentials and losses in f32 whatever the type of the states is.
 
 mod accumulate;
 mod adamw;
@@ -21,7 +22,7 @@ pub(super) use accumulate::scale;
 pub use accumulate::{accumulate, add_gram};
 pub use adamw::{AdamW, Moments, squared_norm};
 pub(super) use attention::{AttentionShape, attend, attend_backward};
-use candle_core::{CpuStorage, Result, Storage, Tensor, bail};
+use candle_core::{CpuStorage, DType, Result, Storage, Tensor, bail};
 pub use cosine::cosine_similarities;
 pub(super) use cross_entropy::{cross_entropy, cross_entropy_backward, log_probabilities};
 pub(super) use dropout::dropout;
@@ -32,6 +33,16 @@ pub(super) use swiglu::{swiglu, swiglu_backward};
 
 /// Numbers a task should at least touch, so that handing it to another core pays.
 const TASK: usize = 1 << 15;
+
+/// Whether the fused passes are for this tensor.
+fn is_fused(x: &Tensor) -> bool {
+    x.device().is_cpu() && x.dtype() == DType::F32
+}
+
+/// In f32; the tensor itself where it is that.
+fn wide(x: &Tensor) -> Result<Tensor> {
+    x.to_dtype(DType::F32)
+}
 
 /// The numbers of a contiguous f32 tensor on the CPU, borrowed.
 struct Numbers<G> {

@@ -3,12 +3,12 @@
 use candle_core::{D, Result, Tensor};
 use rayon::prelude::*;
 
-use super::{numbers, rows_per_task, sum_of, vectorised};
+use super::{is_fused, numbers, rows_per_task, sum_of, vectorised, wide};
 
 /// `x` [.., d] normalised and scaled by `w` [d].
 pub(in crate::model) fn rms_norm(x: &Tensor, w: &Tensor, eps: f64) -> Result<Tensor> {
-    if !x.device().is_cpu() {
-        return composed(x, eps)?.broadcast_mul(w);
+    if !is_fused(x) {
+        return composed(&wide(x)?, eps)?.broadcast_mul(&wide(w)?)?.to_dtype(x.dtype());
     }
     let width = w.elem_count();
     let (x_guard, w_guard) = (numbers(x)?, numbers(w)?);
@@ -44,7 +44,7 @@ fn composed(x: &Tensor, eps: f64) -> Result<Tensor> {
 
 /// ∂L/∂x from `gy` = ∂L/∂y: with r the inverse root and h = w · gy, gx = r h − x r³ mean(h x).
 pub(in crate::model) fn rms_norm_backward(x: &Tensor, w: &Tensor, eps: f64, gy: &Tensor) -> Result<Tensor> {
-    if !x.device().is_cpu() {
+    if !is_fused(x) {
         return composed_backward(x, w, eps, gy);
     }
     let width = w.elem_count();
@@ -76,17 +76,19 @@ pub(in crate::model) fn rms_norm_backward(x: &Tensor, w: &Tensor, eps: f64, gy: 
 }
 
 fn composed_backward(x: &Tensor, w: &Tensor, eps: f64, gy: &Tensor) -> Result<Tensor> {
+    let dtype = x.dtype();
+    let x = wide(x)?;
     let r = ((x.sqr()?.mean_keepdim(D::Minus1)? + eps)?).sqrt()?.recip()?;
-    let h = gy.broadcast_mul(w)?;
-    let along = (&h * x)?.mean_keepdim(D::Minus1)?.mul(&r.powf(3.0)?)?;
-    h.broadcast_mul(&r)? - x.broadcast_mul(&along)?
+    let h = wide(gy)?.broadcast_mul(&wide(w)?)?;
+    let along = (&h * &x)?.mean_keepdim(D::Minus1)?.mul(&r.powf(3.0)?)?;
+    (h.broadcast_mul(&r)? - x.broadcast_mul(&along)?)?.to_dtype(dtype)
 }
 
-/// ∂L/∂w [d] = Σ gy · x r over the rows.
+/// ∂L/∂w [d] = Σ gy · x r over the rows, in f32.
 pub(in crate::model) fn rms_norm_weight_gradient(x: &Tensor, width: usize, eps: f64, gy: &Tensor) -> Result<Tensor> {
-    if !x.device().is_cpu() {
+    if !is_fused(x) {
         // [.., d] -> [rows, d]
-        let rows = |x: &Tensor| x.reshape(((), width));
+        let rows = |x: &Tensor| wide(x)?.reshape(((), width));
         return (composed(&rows(x)?, eps)? * rows(gy)?)?.sum(0);
     }
     let (x_guard, g_guard) = (numbers(x)?, numbers(gy)?);

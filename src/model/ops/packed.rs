@@ -5,7 +5,7 @@ use std::ops::Range;
 use candle_core::{D, Result, Tensor};
 use rayon::prelude::*;
 
-use super::{AttentionShape, exp, largest, numbers, sum, vectorised};
+use super::{AttentionShape, exp, is_fused, largest, numbers, sum, vectorised};
 use crate::linalg::{Accumulate, MatMut, MatRef, matmul};
 
 /// Neighbouring tokens of one sequence: each sees all of `seen`, and of the piece the tokens up to itself.
@@ -51,7 +51,7 @@ pub(in crate::model) fn attend_packed(
     pieces: &[Piece],
     shape: AttentionShape,
 ) -> Result<Tensor> {
-    if !q.device().is_cpu() {
+    if !is_fused(q) {
         return composed(q, k, v, pieces, shape);
     }
     let (q_guard, k_guard, v_guard) = (numbers(q)?, numbers(k)?, numbers(v)?);

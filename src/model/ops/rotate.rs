@@ -3,14 +3,14 @@
 use candle_core::{D, Result, Tensor};
 use rayon::prelude::*;
 
-use super::{super::rotary::Turn, numbers, rows_per_task, vectorised};
+use super::{super::rotary::Turn, is_fused, numbers, rows_per_task, vectorised, wide};
 use crate::model::Batch;
 
 /// `x` [tokens, heads · d], every head turned by the angles of its token's position; `cos` and `sin` [positions, d / 2].
 pub(in crate::model) fn rotate(x: &Tensor, batch: Batch, cos: &Tensor, sin: &Tensor, turn: Turn) -> Result<Tensor> {
     let half = cos.dim(D::Minus1)?;
     let sign = if turn == Turn::Forward { 1.0 } else { -1.0 };
-    if !x.device().is_cpu() {
+    if !is_fused(x) {
         return composed(x, batch, cos, sin, f64::from(sign));
     }
     let width = x.dim(D::Minus1)?;
@@ -44,14 +44,14 @@ fn composed(x: &Tensor, batch: Batch, cos: &Tensor, sin: &Tensor, sign: f64) -> 
     let half = cos.dim(D::Minus1)?;
     let heads = x.dim(D::Minus1)? / (2 * half);
     // [tokens, heads · d] -> [windows, length, heads, d]
-    let split = x.reshape((batch.windows, batch.length, heads, 2 * half))?;
+    let split = wide(x)?.reshape((batch.windows, batch.length, heads, 2 * half))?;
     let (low, high) = (split.narrow(D::Minus1, 0, half)?, split.narrow(D::Minus1, half, half)?);
     // [positions, d / 2] -> [1, length, 1, d / 2]
     let angles = |table: &Tensor| table.narrow(0, 0, batch.length)?.reshape((1, batch.length, 1, half));
     let (c, s) = (angles(cos)?, (angles(sin)? * sign)?);
     let turned_low = (low.broadcast_mul(&c)? - high.broadcast_mul(&s)?)?;
     let turned_high = (high.broadcast_mul(&c)? + low.broadcast_mul(&s)?)?;
-    Tensor::cat(&[turned_low, turned_high], D::Minus1)?.reshape(x.shape())
+    Tensor::cat(&[turned_low, turned_high], D::Minus1)?.reshape(x.shape())?.to_dtype(x.dtype())
 }
 
 #[cfg(test)]

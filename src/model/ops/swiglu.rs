@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use super::{TASK, exp, numbers, vectorised};
+use super::{TASK, exp, is_fused, numbers, vectorised, wide};
 
 #[inline(always)]
 fn sigmoid(x: f32) -> f32 {
@@ -12,8 +12,8 @@ fn sigmoid(x: f32) -> f32 {
 
 /// silu(`gate`) · `up`, both of one shape.
 pub(in crate::model) fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    if !gate.device().is_cpu() {
-        return gate.silu()? * up;
+    if !is_fused(gate) {
+        return (wide(gate)?.silu()? * wide(up)?)?.to_dtype(gate.dtype());
     }
     let (gate_guard, up_guard) = (numbers(gate)?, numbers(up)?);
     let (gate_all, up_all) = (gate_guard.get()?, up_guard.get()?);
@@ -33,7 +33,7 @@ pub(in crate::model) fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
 
 /// (∂L/∂gate, ∂L/∂up) from `ga` = ∂L/∂a.
 pub(in crate::model) fn swiglu_backward(gate: &Tensor, up: &Tensor, ga: &Tensor) -> Result<(Tensor, Tensor)> {
-    if !gate.device().is_cpu() {
+    if !is_fused(gate) {
         return composed_backward(gate, up, ga);
     }
     let (gate_guard, up_guard, ga_guard) = (numbers(gate)?, numbers(up)?, numbers(ga)?);
@@ -59,9 +59,11 @@ pub(in crate::model) fn swiglu_backward(gate: &Tensor, up: &Tensor, ga: &Tensor)
 }
 
 fn composed_backward(gate: &Tensor, up: &Tensor, ga: &Tensor) -> Result<(Tensor, Tensor)> {
+    let dtype = gate.dtype();
+    let (gate, up, ga) = (wide(gate)?, wide(up)?, wide(ga)?);
     let s = (gate.neg()?.exp()? + 1.0)?.recip()?;
-    let slope = (&s * ((gate * (1.0 - &s)?)? + 1.0)?)?;
-    Ok((((ga * up)? * slope)?, ((ga * gate)? * s)?))
+    let slope = (&s * ((&gate * (1.0 - &s)?)? + 1.0)?)?;
+    Ok((((&ga * up)? * slope)?.to_dtype(dtype)?, ((ga * gate)? * s)?.to_dtype(dtype)?))
 }
 
 #[cfg(test)]

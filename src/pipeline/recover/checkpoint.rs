@@ -80,7 +80,7 @@ fn tensors<'a>(trainer: &'a Trainer<'_>) -> Vec<Pending<'a>> {
     let mut pending = Vec::new();
     for trained in &trainer.parameters {
         let tensors =
-            [Some(&trained.tensor), Some(&trained.moments.first), Some(&trained.moments.second), trained.best.as_ref()];
+            [Some(&trained.master), Some(&trained.moments.first), Some(&trained.moments.second), trained.best.as_ref()];
         for (part, tensor) in PARTS.iter().zip(tensors) {
             let Some(tensor) = tensor else { continue };
             pending.push(Pending {
@@ -110,12 +110,13 @@ fn fill(trainer: &mut Trainer<'_>, folder: &Path) -> Result<(), Error> {
         let name = trained.name();
         let read = |part: &str, like: &Tensor| weights.tensor(&format!("{part}.{name}"), like.dims(), like.device());
         let [parameter, first, second, best] = PARTS;
-        trained.tensor.slice_set(&read(parameter, &trained.tensor)?, 0, 0)?;
-        trained.moments.first.slice_set(&read(first, &trained.tensor)?, 0, 0)?;
-        trained.moments.second.slice_set(&read(second, &trained.tensor)?, 0, 0)?;
+        trained.master.slice_set(&read(parameter, &trained.master)?, 0, 0)?;
+        trained.moments.first.slice_set(&read(first, &trained.master)?, 0, 0)?;
+        trained.moments.second.slice_set(&read(second, &trained.master)?, 0, 0)?;
         if weights.get(&format!("{best}.{name}")).is_some() {
-            trained.best = Some(read(best, &trained.tensor)?);
+            trained.best = Some(read(best, &trained.master)?);
         }
+        trained.show()?;
     }
     Ok(())
 }

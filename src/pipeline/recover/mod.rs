@@ -15,6 +15,8 @@ mod trainer;
 
 use std::time::{Duration, Instant};
 
+use candle_core::DType;
+
 use self::{
     batches::{Batches, MicroBatch},
     checkpoint::Course,
@@ -35,9 +37,11 @@ use crate::{
 const SAVE_EVERY: usize = 50;
 const SAVE_AFTER: Duration = Duration::from_mins(1);
 
-/// Trains `layers` of the decoder, ascending, and leaves it with the parameters of the lowest validation loss.
+/// Trains `layers` of the decoder, ascending, computing in `dtype`, and leaves it in f32 with the parameters of the lowest
+/// validation loss.
 fn train_and_merge(
     decoder: &mut Decoder,
+    dtype: DType,
     lessons: &Lessons<'_>,
     layers: &[usize],
     state: &mut State,
@@ -52,11 +56,10 @@ fn train_and_merge(
             Scope::Adapters
         }
     };
-    let mut trainer = Trainer::new(decoder, recovery, layers, scope, round)?;
+    let mut trainer = Trainer::new(decoder, dtype, (recovery, layers), scope, round)?;
     let course = train(decoder, &mut trainer, lessons, state, context)?;
-    trainer.return_to_best()?;
     let trained = trainer.count();
-    drop(trainer);
+    trainer.finish(decoder)?;
     if scope == Scope::Adapters {
         adapters::merge(decoder, layers)?;
     }

@@ -1,8 +1,14 @@
 //! Recovery as a stage of a job: which layers, what the export learns of it, and the third row of scores.
 
+use candle_core::DType;
+use safetensors::Dtype;
+
 use super::{Lessons, outcome::collect, report, train_and_merge};
 use crate::{
-    job::{HeldOutReport, JobSpec, RecoveryReport, Stage, spec::RecoveryTarget},
+    job::{
+        HeldOutReport, JobSpec, RecoveryReport, Stage,
+        spec::{ExportType, RecoveryTarget},
+    },
     model::Decoder,
     pipeline::{
         Context, Error, Model, Scores,
@@ -60,7 +66,9 @@ pub(in crate::pipeline) fn recover(
         RecoveryTarget::RedundantLayers => redundant,
         RecoveryTarget::AllLayers => &all,
     };
-    let course = state.timed(Stage::Recover, |state| train_and_merge(decoder, lessons, layers, state, context))?;
+    let dtype = training_dtype(decoder, model, spec.export.dtype);
+    let course =
+        state.timed(Stage::Recover, |state| train_and_merge(decoder, dtype, lessons, layers, state, context))?;
     collect(decoder, layers, recovery.method, (model, &spec.export), changes)?;
     let mut scores = Scores::new();
     if !texts.is_empty() {
@@ -72,4 +80,12 @@ pub(in crate::pipeline) fn recover(
         HeldOutReport { before, after, recovered, tokens: lessons.held_out_tokens() }
     });
     Ok(Recovered { report: report(lessons, layers, course, held_out), scores, marks })
+}
+
+/// What training computes in: bf16 on a GPU where checkpoint and export are in bf16 throughout, since what does not train then
+/// loses nothing and what trains has master copies in f32. Else f32.
+fn training_dtype(decoder: &Decoder, model: &Model, exported: Option<ExportType>) -> DType {
+    let narrow = model.weights.iter().all(|(_, entry)| entry.dtype == Dtype::BF16)
+        && exported.is_none_or(|dtype| dtype == ExportType::Bf16);
+    if narrow && !decoder.device.is_cpu() { DType::BF16 } else { DType::F32 }
 }
