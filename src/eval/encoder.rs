@@ -1,6 +1,9 @@
 //! A model's tokenizer.
 
-use std::path::Path;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
 
 use serde_json::Value;
 use tokenizers::Tokenizer;
@@ -31,8 +34,8 @@ impl Encoder {
                 "is missing from the model's folder: graspd needs the tokenizer in its JSON form",
             ));
         }
-        let mut tokenizer =
-            Tokenizer::from_file(&path).map_err(|error| Error::invalid(FILE, format!("cannot be read: {error}")))?;
+        let mut tokenizer = guarded(|| Tokenizer::from_file(&path))
+            .map_err(|error| Error::invalid(FILE, format!("cannot be read: {error}")))?;
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|error| Error::invalid(FILE, error.to_string()))?;
         let first = first_token(folder).and_then(|text| Some((tokenizer.token_to_id(&text)?, text)));
@@ -44,9 +47,7 @@ impl Encoder {
     /// # Errors
     /// [`Error::Invalid`] when a token is not one of the model's.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, Error> {
-        let encoding = self
-            .tokenizer
-            .encode_fast(text, special)
+        let encoding = guarded(|| self.tokenizer.encode_fast(text, special))
             .map_err(|error| Error::invalid(FILE, format!("cannot encode the text: {error}")))?;
         let ids = encoding.get_ids().to_vec();
         match ids.iter().find(|&&id| id as usize >= self.vocab_size) {
@@ -68,6 +69,14 @@ impl Encoder {
         let known = self.first.as_ref().map(|(id, _)| *id);
         known.ok_or_else(|| Error::invalid(CONFIG_FILE, "names no bos_token and no eos_token of tokenizer.json"))
     }
+}
+
+/// What the library makes of the file. It takes for granted that a file is whole and fits together, and panics over one that
+/// is not.
+fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
+    let broken_off = |_| Err("the tokenizers library broke off over it; the log says where".into());
+    // What it was at is not used again: the job ends.
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(broken_off)
 }
 
 /// The text of the first token; both forms of the file are in use, a string and an object.
