@@ -137,6 +137,10 @@ fn check_parts(body: &CalibrationBody) -> Result<Vec<CalibrationPart>, SpecError
         }
         parts.push(CalibrationPart { dataset, split, weight });
     }
+    if let [only] = &mut parts[..] {
+        // All of the windows, whatever it says: a spec has one form.
+        only.weight = 1.0;
+    }
     Ok(parts)
 }
 

@@ -78,6 +78,12 @@ fn a_mix_of_texts_reads_back_as_itself() {
 }
 
 #[test]
+fn a_mix_of_one_text_is_that_text() {
+    let one = |calibration: Value| parse(json!({"model": "a/b", "calibration": calibration})).unwrap();
+    assert_eq!(one(json!({"datasets": [{"dataset": "c4", "weight": 2}]})), one(json!({"dataset": "c4"})));
+}
+
+#[test]
 fn a_null_evaluation_means_none() {
     assert_eq!(parse(json!({"model": "org/name", "evaluation": null})).unwrap().evaluation, None);
 }
