@@ -2,7 +2,7 @@
 
     interop.py make GRASPD WORK     compresses every family, tied and untied, in f32 and bf16, and asks graspd for logits
     interop.py check WORK           loads each checkpoint with the transformers that is imported and compares
-    interop.py harness WORK         scores a factored and a dense checkpoint with lm-eval
+    interop.py harness GRASPD WORK  scores a factored and a dense checkpoint with lm-eval, and holds graspd's coqa against it
 """
 
 import json
@@ -219,7 +219,12 @@ def check_bytes(source, made):
     assert "license: apache-2.0" in (made / "factored" / "README.md").read_text()
 
 
-def harness(work):
+def harness(graspd, work):
+    check_choices(work)
+    check_coqa(graspd, work)
+
+
+def check_choices(work):
     """lm-eval gives the factored model the log-likelihoods of the dense one."""
     import lm_eval
     from lm_eval.api.task import ConfigurableTask
@@ -246,6 +251,34 @@ def harness(work):
     assert len(scores[0]) == 4 and all(map(math.isfinite, scores[0])), scores
     assert all(abs(ours - product) < 1e-3 for ours, product in zip(*scores)), scores
     print("lm-eval scores both formats alike:", [round(score, 3) for score in scores[0]])
+
+
+def check_coqa(graspd, work):
+    """graspd gives the sample model's answers to coqa that lm-eval does, and its scores, over records of our own."""
+    import lm_eval
+    from lm_eval.api.task import ConfigurableTask
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.utils import load_yaml_config
+
+    scores = json.loads(run(
+        graspd, "eval", "--models-dir", FIXTURES, "--model", "file:tiny-llama", "--datasets-dir", FIXTURES / "tasks",
+        "--tasks", "coqa", "--work", work / "answers", "--json",
+    ))["tasks"]["coqa"]
+    lines = (work / "answers" / "dense-coqa.jsonl").read_text().splitlines()[1:]
+    answers = [json.loads(line.split(" ", 1)[1]) for line in lines]
+    # lm-eval's own task file and functions, with only the data set replaced.
+    source = pathlib.Path(lm_eval.__file__).parent / "tasks" / "coqa" / "default.yaml"
+    task = load_yaml_config(str(source), mode="full")
+    records = FIXTURES / "tasks" / "coqa" / "validation.jsonl"
+    task.update(dataset_path="json", dataset_kwargs={"data_files": {"validation": str(records)}}, training_split=None)
+    torch.set_num_threads(1)
+    model = HFLM(pretrained=str(FIXTURES / "tiny-llama"), dtype="float32", device="cpu", batch_size=1)
+    found = lm_eval.evaluate(lm=model, task_dict={"coqa": ConfigurableTask(config=task)}, log_samples=True)
+    assert [sample["resps"][0][0] for sample in found["samples"]["coqa"]] == answers, "the answers differ"
+    for metric in ["em", "em_stderr", "f1", "f1_stderr"]:
+        theirs = found["results"]["coqa"][f"{metric},none"]
+        assert abs(scores[metric] - theirs) < 1e-9, (metric, scores[metric], theirs)
+    print(f"coqa has lm-eval's answers and scores: em {scores['em']:.4f}, f1 {scores['f1']:.4f}")
 
 
 if __name__ == "__main__":

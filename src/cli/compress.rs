@@ -91,7 +91,7 @@ pub struct Arguments {
     /// Data sets to score, comma-separated
     #[arg(long, value_name = "NAMES", value_delimiter = ',', conflicts_with = "no_evaluation")]
     perplexity: Vec<String>,
-    /// Multiple-choice tasks to score, comma-separated
+    /// Tasks to score, comma-separated
     #[arg(long, value_name = "NAMES", value_delimiter = ',', conflicts_with = "no_evaluation")]
     tasks: Vec<String>,
     /// Solved examples before each document of a task

@@ -15,7 +15,8 @@ pub struct Arguments {
     /// org/name, org/name@revision, or file:NAME under the models folder
     #[arg(long)]
     model: String,
-    /// openbookqa, arc_easy, arc_challenge, winogrande, hellaswag, piqa, mathqa, boolq, wikitext; comma-separated
+    /// openbookqa, arc_easy, arc_challenge, winogrande, hellaswag, piqa, mathqa, boolq, wikitext, coqa, longbench_hotpotqa
+    /// and the others of `LongBench`; comma-separated
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     tasks: Vec<String>,
     /// Data sets for perplexity, comma-separated [default: wikitext2, unless tasks are named]
@@ -24,7 +25,7 @@ pub struct Arguments {
     /// Tokens in a perplexity window
     #[arg(long, value_name = "N")]
     window: Option<u64>,
-    /// Solved examples before each document of a task
+    /// Solved examples before each document of a multiple-choice task
     #[arg(long, value_name = "N")]
     num_fewshot: Option<u64>,
     /// At most so many documents of each task, and windows of each data set
@@ -33,7 +34,7 @@ pub struct Arguments {
     /// Measure speed and memory of generation too
     #[arg(long)]
     inference: bool,
-    /// Keep the log-likelihoods there, a file for each task, and go on from them when the same command comes again
+    /// Keep the log-likelihoods and what the model writes there, a file for each task, and go on from them when the same command comes again
     #[arg(long, value_name = "DIR")]
     pub work: Option<PathBuf>,
     /// Print the scores as JSON
@@ -60,8 +61,8 @@ impl Arguments {
     }
 }
 
-/// The scores alone: `{"tasks": {"piqa": {"acc", …}, "wikitext": {"word_perplexity", …}}, "average": {…}, "perplexity":
-/// {…}}`.
+/// The scores alone: `{"tasks": {"piqa": {"acc", …}, "wikitext": {"word_perplexity", …}, "coqa": {"em", …}}, "average":
+/// {…}, "perplexity": {…}}`.
 pub fn scores(report: &Report) -> Value {
     let empty = EvaluationReport::default();
     let evaluation = report.evaluation.as_ref().unwrap_or(&empty);
@@ -73,6 +74,11 @@ pub fn scores(report: &Report) -> Value {
         tasks[name] = row;
     }
     for (name, task) in &evaluation.rolling {
+        let mut row = json!(task.after);
+        row["documents"] = json!(task.documents);
+        tasks[name] = row;
+    }
+    for (name, task) in &evaluation.generation {
         let mut row = json!(task.after);
         row["documents"] = json!(task.documents);
         tasks[name] = row;
@@ -121,6 +127,14 @@ pub fn scores_table(report: &Report) -> String {
                 "{name} (rolling): {word_perplexity:.4} a word, {byte_perplexity:.4} a byte, {bits_per_byte:.4} bits a byte; {} documents",
                 task.documents
             );
+        }
+        for (name, task) in &evaluation.generation {
+            let numbers = task.after.iter().map(|(metric, mean, stderr)| {
+                let stderr = stderr.map_or_else(String::new, |stderr| format!(" ± {stderr:.4}"));
+                format!("{metric} {mean:.4}{stderr}")
+            });
+            let numbers: Vec<String> = numbers.collect();
+            let _ = writeln!(text, "{name} (generation): {}; {} documents", numbers.join(", "), task.documents);
         }
         for (name, perplexity) in &evaluation.perplexity {
             let _ = writeln!(text, "perplexity {name}: {:.3} on {} tokens", perplexity.after, perplexity.tokens);

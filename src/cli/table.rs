@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use crate::job::{
-    AverageScores, EvaluationReport, InferenceFigures, InferenceReport, RecoveryReport, Report, RollingReport,
-    RollingScores, TaskReport, TaskScores,
+    AverageScores, EvaluationReport, GenerationReport, InferenceFigures, InferenceReport, RecoveryReport, Report,
+    RollingReport, RollingScores, TaskReport, TaskScores,
 };
 
 /// What became of a model: parameters, bytes, perplexities, layers and time.
@@ -14,24 +14,18 @@ pub fn summary(report: &Report) -> String {
         counts("bytes on disk", report.bytes.before, report.bytes.after),
     ];
     for (name, score) in report.evaluation.iter().flat_map(|evaluation| &evaluation.perplexity) {
-        rows.push(Row {
-            name: format!("perplexity {name}"),
-            before: score.before.map_or_else(|| "–".to_owned(), |value| format!("{value:.3}")),
-            after: format!("{:.3}", score.after),
-            change: score.before.map_or_else(String::new, |before| change(before, score.after)),
-        });
+        let three = |value: f64| format!("{value:.3}");
+        rows.push(Row::of(format!("perplexity {name}"), score.before, score.after, three));
         if let Some(recovered) = score.recovered {
-            rows.push(Row {
-                name: format!("  {name} recovered"),
-                before: format!("{:.3}", score.after),
-                after: format!("{recovered:.3}"),
-                change: change(score.after, recovered),
-            });
+            rows.push(Row::of(format!("  {name} recovered"), Some(score.after), recovered, three));
         }
     }
     rows.extend(report.recovery.iter().flat_map(|recovery| held_out(report, recovery)));
     for (name, task) in report.evaluation.iter().flat_map(|evaluation| &evaluation.rolling) {
         rows.extend(rolling(name, task));
+    }
+    for (name, task) in report.evaluation.iter().flat_map(|evaluation| &evaluation.generation) {
+        rows.extend(written(name, task));
     }
     rows.extend(report.evaluation.iter().filter_map(|evaluation| evaluation.inference.as_ref()).flat_map(inference));
     let mut text = draw(&rows);
@@ -87,17 +81,21 @@ fn rolling(name: &str, task: &RollingReport) -> impl Iterator<Item = Row> {
         ("bits_per_byte", |scores| scores.bits_per_byte),
     ];
     let last = task.recovered.unwrap_or(task.after);
-    metrics
-        .map(|(metric, of)| {
-            let before = task.before.as_ref().map(of);
-            Row {
-                name: format!("{metric} {name}"),
-                before: before.map_or_else(|| "–".to_owned(), |value| format!("{value:.4}")),
-                after: format!("{:.4}", of(&last)),
-                change: before.map_or_else(String::new, |before| change(before, of(&last))),
-            }
-        })
-        .into_iter()
+    let row = |(metric, of): Metric| Row::of(format!("{metric} {name}"), task.before.as_ref().map(of), of(&last), four);
+    metrics.map(row).into_iter()
+}
+
+/// The scores of what the model wrote, after recovery where there was one.
+fn written(name: &str, task: &GenerationReport) -> impl Iterator<Item = Row> {
+    let last = task.recovered.as_ref().unwrap_or(&task.after);
+    last.iter().map(move |(metric, mean, _)| {
+        let before = task.before.as_ref().and_then(|before| before.mean(metric));
+        Row::of(format!("{metric} {name}"), before, mean, four)
+    })
+}
+
+fn four(value: f64) -> String {
+    format!("{value:.4}")
 }
 
 /// Size and speed of generation, after recovery where there was one. The resident memory is in the report only: it is that
@@ -105,14 +103,8 @@ fn rolling(name: &str, task: &RollingReport) -> impl Iterator<Item = Row> {
 fn inference(report: &InferenceReport) -> Vec<Row> {
     let last = report.recovered.unwrap_or(report.after);
     let row = |name: &str, of: fn(&InferenceFigures) -> f64| {
-        let (before, after) = (report.before.as_ref().map(of), of(&last));
         let number = |value: f64| if value < 1000.0 { format!("{value:.1}") } else { grouped(value.round() as u64) };
-        Row {
-            name: name.to_owned(),
-            before: before.map_or_else(|| "–".to_owned(), number),
-            after: number(after),
-            change: before.map_or_else(String::new, |before| change(before, after)),
-        }
+        Row::of(name.to_owned(), report.before.as_ref().map(of), of(&last), number)
     };
     vec![
         row("weights, bytes", |figures| figures.weight_bytes as f64),
@@ -163,6 +155,17 @@ struct Row {
     before: String,
     after: String,
     change: String,
+}
+
+impl Row {
+    fn of(name: String, before: Option<f64>, after: f64, shown: impl Fn(f64) -> String) -> Self {
+        Self {
+            name,
+            before: before.map_or_else(|| "–".to_owned(), &shown),
+            after: shown(after),
+            change: before.map_or_else(String::new, |before| change(before, after)),
+        }
+    }
 }
 
 fn counts(name: &str, before: u64, after: u64) -> Row {

@@ -18,8 +18,6 @@ use crate::{
     model::{Decoder, Packed},
 };
 
-/// Tokens that go through the model at once.
-const TOKENS_AT_ONCE: usize = 2048;
 /// Questions that are encoded together.
 const QUESTIONS_AT_ONCE: usize = 256;
 
@@ -32,7 +30,7 @@ pub struct Exam {
     /// Examples before each question, and the split they come from.
     pub few_shot: Option<(usize, &'static str)>,
     /// The documents.
-    pub documents: Documents,
+    pub documents: Documents<Document>,
 }
 
 /// Answers of a task so far.
@@ -119,7 +117,7 @@ impl Tally {
 struct Booklet<'a> {
     encode: Encode<'a>,
     questions: Vec<Question>,
-    writer: Writer,
+    writer: Writer<Document>,
     /// What went wrong: it is not the record's fault.
     failed: Option<Error>,
 }
@@ -144,7 +142,7 @@ impl Booklet<'_> {
         self.failed = written.err();
     }
 
-    fn finish(mut self) -> Result<Documents, Error> {
+    fn finish(mut self) -> Result<Documents<Document>, Error> {
         self.flush();
         match self.failed {
             Some(failed) => Err(failed),
@@ -218,25 +216,6 @@ fn cut(mut tokens: Vec<u32>, context: usize, longest: usize) -> Sequence {
     tokens.drain(..excess);
     let start = start.saturating_sub(excess).max(1).min(tokens.len());
     Sequence { scored: tokens.len() - start, tokens }
-}
-
-/// The next documents, as many as go through the model together; none at the end.
-///
-/// # Errors
-/// That of a document that cannot be read.
-pub fn next_batch(
-    documents: &mut std::iter::Peekable<impl Iterator<Item = Result<Document, Error>>>,
-) -> Result<Vec<Document>, Error> {
-    let (mut batch, mut tokens): (Vec<Document>, usize) = (Vec::new(), 0);
-    loop {
-        let fits = |next: &Result<Document, Error>| {
-            batch.is_empty() || next.as_ref().map_or(true, |next| tokens + next.tokens() <= TOKENS_AT_ONCE)
-        };
-        let Some(next) = documents.next_if(fits) else { return Ok(batch) };
-        let next = next?;
-        tokens += next.tokens();
-        batch.push(next);
-    }
 }
 
 /// The log-likelihood of every choice of every document.

@@ -3,12 +3,25 @@
 use std::{
     fs::File,
     io::{BufRead as _, BufReader, BufWriter, Write as _},
+    marker::PhantomData,
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::checkpoint::Error;
+
+/// Something that is asked, as tokens.
+pub trait Item: Serialize + DeserializeOwned + Send + Sync {
+    /// Tokens that are asked at once; a single document may have more.
+    const AT_ONCE: usize;
+
+    /// Tokens of its longest sequence.
+    fn longest(&self) -> usize;
+
+    /// Tokens that go through the model.
+    fn tokens(&self) -> usize;
+}
 
 /// A question as tokens.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,14 +60,17 @@ impl Document {
     pub(super) fn of(sequence: Sequence) -> Self {
         Self { sequences: vec![sequence], ..Self::default() }
     }
+}
 
-    /// Tokens of its longest sequence.
-    pub(super) fn longest(&self) -> usize {
+impl Item for Document {
+    const AT_ONCE: usize = 2048;
+
+    fn longest(&self) -> usize {
         self.sequences.iter().map(|sequence| sequence.read().len()).max().unwrap_or(0)
     }
 
-    /// Tokens that go through the model, what a sequence shares with the one before counted once.
-    pub fn tokens(&self) -> usize {
+    /// What a sequence shares with the one before is counted once.
+    fn tokens(&self) -> usize {
         let before = std::iter::once(&[][..]).chain(self.sequences.iter().map(Sequence::read));
         let news = self.sequences.iter().zip(before).map(|(sequence, before)| {
             let read = sequence.read();
@@ -64,10 +80,9 @@ impl Document {
     }
 }
 
-/// Documents in a file.
-#[derive(Debug)]
-pub struct Documents {
-    path: PathBuf,
+/// How many documents, and how long they are.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Volume {
     /// How many.
     pub count: usize,
     /// Tokens of the longest sequence.
@@ -76,12 +91,21 @@ pub struct Documents {
     pub tokens: u64,
 }
 
-impl Documents {
+/// Documents in a file.
+#[derive(Debug)]
+pub struct Documents<D> {
+    path: PathBuf,
+    /// How many, and how long.
+    pub volume: Volume,
+    kind: PhantomData<fn() -> D>,
+}
+
+impl<D: Item> Documents<D> {
     /// Reads them again, in order.
     ///
     /// # Errors
     /// [`Error::Io`] when the file does not open; so does an item that cannot be read.
-    pub fn read(&self) -> Result<impl Iterator<Item = Result<Document, Error>> + use<>, Error> {
+    pub fn read(&self) -> Result<impl Iterator<Item = Result<D, Error>> + use<D>, Error> {
         let path = self.path.clone();
         let file = File::open(&path).map_err(Error::io(&path))?;
         Ok(BufReader::new(file).lines().map(move |line| {
@@ -92,30 +116,49 @@ impl Documents {
 }
 
 /// Writes documents to their file.
-pub(super) struct Writer {
+pub(super) struct Writer<D> {
     file: BufWriter<File>,
-    documents: Documents,
+    documents: Documents<D>,
 }
 
-impl Writer {
+impl<D: Item> Writer<D> {
     pub(super) fn create(path: &Path) -> Result<Self, Error> {
         let file = File::create(path).map_err(Error::io(path))?;
-        let documents = Documents { path: path.to_owned(), count: 0, longest: 0, tokens: 0 };
+        let documents = Documents { path: path.to_owned(), volume: Volume::default(), kind: PhantomData };
         Ok(Self { file: BufWriter::new(file), documents })
     }
 
-    pub(super) fn push(&mut self, document: &Document) -> Result<(), Error> {
-        let Self { file, documents } = self;
-        documents.count += 1;
-        documents.longest = documents.longest.max(document.longest());
-        documents.tokens += document.tokens() as u64;
+    pub(super) fn push(&mut self, document: &D) -> Result<(), Error> {
+        let Self { file, documents: Documents { path, volume, .. } } = self;
+        volume.count += 1;
+        volume.longest = volume.longest.max(document.longest());
+        volume.tokens += document.tokens() as u64;
         let written = serde_json::to_writer(&mut *file, document).map_err(std::io::Error::from);
-        written.and_then(|()| file.write_all(b"\n")).map_err(Error::io(&documents.path))
+        written.and_then(|()| file.write_all(b"\n")).map_err(Error::io(path))
     }
 
-    pub(super) fn finish(mut self) -> Result<Documents, Error> {
+    pub(super) fn finish(mut self) -> Result<Documents<D>, Error> {
         self.file.flush().map_err(Error::io(&self.documents.path))?;
         Ok(self.documents)
+    }
+}
+
+/// The next documents, as many as are asked at once; none at the end.
+///
+/// # Errors
+/// That of a document that cannot be read.
+pub fn next_batch<D: Item>(
+    documents: &mut std::iter::Peekable<impl Iterator<Item = Result<D, Error>>>,
+) -> Result<Vec<D>, Error> {
+    let (mut batch, mut tokens): (Vec<D>, usize) = (Vec::new(), 0);
+    loop {
+        let fits = |next: &Result<D, Error>| {
+            batch.is_empty() || next.as_ref().map_or(true, |next| tokens + next.tokens() <= D::AT_ONCE)
+        };
+        let Some(next) = documents.next_if(fits) else { return Ok(batch) };
+        let next = next?;
+        tokens += next.tokens();
+        batch.push(next);
     }
 }
 
@@ -135,7 +178,8 @@ mod tests {
             writer.push(document).unwrap();
         }
         let documents = writer.finish().unwrap();
-        assert_eq!((documents.count, documents.longest, documents.tokens), (2, 4, 3 + 2 + 2));
+        let Volume { count, longest, tokens } = documents.volume;
+        assert_eq!((count, longest, tokens), (2, 4, 3 + 2 + 2));
         assert_eq!(documents.read().unwrap().collect::<Result<Vec<_>, _>>().unwrap(), all);
     }
 }

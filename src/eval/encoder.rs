@@ -12,6 +12,21 @@ use crate::checkpoint::Error;
 
 const FILE: &str = "tokenizer.json";
 const CONFIG_FILE: &str = "tokenizer_config.json";
+/// Which token ends a text, the first of them that says so.
+const END_FILES: [&str; 2] = ["generation_config.json", "config.json"];
+/// What transformers joins in a decoded text, where the tokenizer's `clean_up_tokenization_spaces` says so.
+const JOINED: [(&str, &str); 10] = [
+    (" .", "."),
+    (" ?", "?"),
+    (" !", "!"),
+    (" ,", ","),
+    (" ' ", "'"),
+    (" n't", "n't"),
+    (" 'm", "'m"),
+    (" 's", "'s"),
+    (" 've", "'ve"),
+    (" 're", "'re"),
+];
 
 /// The tokenizer of a model folder.
 pub struct Encoder {
@@ -19,6 +34,8 @@ pub struct Encoder {
     vocab_size: usize,
     /// The token that stands before everything, else the one that ends a text; and its text.
     first: Option<(u32, String)>,
+    ends: Vec<u32>,
+    joins: bool,
 }
 
 impl Encoder {
@@ -38,8 +55,14 @@ impl Encoder {
             .map_err(|error| Error::invalid(FILE, format!("cannot be read: {error}")))?;
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|error| Error::invalid(FILE, error.to_string()))?;
-        let first = first_token(folder).and_then(|text| Some((tokenizer.token_to_id(&text)?, text)));
-        Ok(Self { tokenizer, vocab_size, first })
+        let config = read_json(&folder.join(CONFIG_FILE));
+        let special = |name: &str| special_token(&config, name);
+        let first = special("bos_token").or_else(|| special("eos_token"));
+        let first = first.and_then(|text| Some((tokenizer.token_to_id(&text)?, text)));
+        let own_end = special("eos_token").and_then(|text| tokenizer.token_to_id(&text));
+        let ends = end_tokens(folder).into_iter().chain(own_end).collect();
+        let joins = config["clean_up_tokenization_spaces"] == Value::Bool(true);
+        Ok(Self { tokenizer, vocab_size, first, ends, joins })
     }
 
     /// The token ids of `text`, with special tokens where the tokenizer puts them if `special` says so.
@@ -56,6 +79,19 @@ impl Encoder {
                 Err(Error::invalid(FILE, format!("yields token {id}, config.json says vocab_size {}", self.vocab_size)))
             }
         }
+    }
+
+    /// The text of tokens, special ones left out, as transformers decodes it.
+    pub(super) fn decode(&self, tokens: &[u32]) -> Result<String, Error> {
+        let text = guarded(|| self.tokenizer.decode(tokens, true));
+        let text = text.map_err(|error| Error::invalid(FILE, format!("cannot decode tokens: {error}")))?;
+        let joined = |text: String, (apart, together): &(&str, &str)| text.replace(apart, together);
+        Ok(if self.joins { JOINED.iter().fold(text, joined) } else { text })
+    }
+
+    /// The tokens that end a text: those of the model, and the tokenizer's own.
+    pub(super) fn ends(&self) -> &[u32] {
+        &self.ends
     }
 
     /// As lm-eval encodes a prompt: special tokens, unless the text already begins with the first one.
@@ -79,12 +115,21 @@ fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Resul
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(broken_off)
 }
 
-/// The text of the first token; both forms of the file are in use, a string and an object.
-fn first_token(folder: &Path) -> Option<String> {
-    let config: Value = serde_json::from_slice(&std::fs::read(folder.join(CONFIG_FILE)).ok()?).ok()?;
-    let text = |name: &str| {
-        let token = config.get(name)?;
-        Some(token.as_str().or_else(|| token.get("content")?.as_str())?.to_owned())
-    };
-    text("bos_token").or_else(|| text("eos_token"))
+/// The text of a special token; both forms of the file are in use, a string and an object.
+fn special_token(config: &Value, name: &str) -> Option<String> {
+    let token = config.get(name)?;
+    Some(token.as_str().or_else(|| token.get("content")?.as_str())?.to_owned())
+}
+
+/// The model's `eos_token_id`, a number or several.
+fn end_tokens(folder: &Path) -> Vec<u32> {
+    let named = END_FILES.iter().filter_map(|file| read_json(&folder.join(file)).get("eos_token_id").cloned());
+    let tokens = |value: Value| value.as_array().map_or_else(|| vec![value.clone()], Clone::clone);
+    let tokens = named.filter(|value| !value.is_null()).map(tokens).next().unwrap_or_default();
+    tokens.iter().filter_map(|token| u32::try_from(token.as_u64()?).ok()).collect()
+}
+
+/// What a file says; nothing where it is missing or wrong.
+fn read_json(path: &Path) -> Value {
+    std::fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use candle_core::{DType, Tensor};
 use candle_transformers::generation::{LogitsProcessor, Sampling};
 
 use crate::{
@@ -14,13 +15,16 @@ const PROMPT: usize = 512;
 /// Tokens generated behind it, and the time after which there are no more.
 const GENERATED: usize = 64;
 const LONGEST: Duration = Duration::from_secs(10);
+/// Tokens of a prompt that go through the model at once; keys and values are kept of all.
+pub const READ_AT_ONCE: usize = 2048;
 
 /// A text that goes on token by token.
 pub struct Generation<'a> {
     decoder: &'a Decoder,
     cache: Cache,
     choose: LogitsProcessor,
-    next: u32,
+    /// Those of the next token, [vocabulary].
+    logits: Tensor,
 }
 
 impl<'a> Generation<'a> {
@@ -36,8 +40,11 @@ impl<'a> Generation<'a> {
         observe: &mut dyn FnMut() -> Result<(), Error>,
     ) -> Result<Self, Error> {
         let choose = LogitsProcessor::from_sampling(0, Sampling::ArgMax);
-        let mut begun = Self { decoder, cache: decoder.cache(capacity)?, choose, next: 0 };
-        begun.read(prompt, observe)?;
+        let logits = Tensor::zeros(decoder.config.vocab_size, DType::F32, &decoder.device)?;
+        let mut begun = Self { decoder, cache: decoder.cache(capacity)?, choose, logits };
+        for tokens in prompt.chunks(READ_AT_ONCE) {
+            begun.read(tokens, observe)?;
+        }
         Ok(begun)
     }
 
@@ -46,15 +53,48 @@ impl<'a> Generation<'a> {
     /// # Errors
     /// As [`Self::begin`].
     pub fn step(&mut self, observe: &mut dyn FnMut() -> Result<(), Error>) -> Result<u32, Error> {
-        let token = self.next;
-        self.read(&[token], observe)?;
+        let token = self.likeliest(&[])?;
+        self.push(token, observe)?;
         Ok(token)
+    }
+
+    /// Goes on behind another token.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    pub(super) fn push(&mut self, token: u32, observe: &mut dyn FnMut() -> Result<(), Error>) -> Result<(), Error> {
+        self.read(&[token], observe)
+    }
+
+    /// The likeliest next token that is not `barred`.
+    ///
+    /// # Errors
+    /// The device's own failure.
+    pub(super) fn likeliest(&mut self, barred: &[u32]) -> Result<u32, Error> {
+        if barred.is_empty() {
+            return Ok(self.choose.sample(&self.logits)?);
+        }
+        let mut logits: Vec<f32> = self.logits.to_dtype(DType::F32)?.to_vec1()?;
+        for &token in barred {
+            if let Some(logit) = logits.get_mut(token as usize) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+        Ok(self.choose.sample(&Tensor::new(logits, self.logits.device())?)?)
+    }
+
+    /// Whether the model's numbers are.
+    ///
+    /// # Errors
+    /// The device's own failure.
+    pub(super) fn is_finite(&self) -> Result<bool, Error> {
+        Ok(self.logits.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?.is_finite())
     }
 
     fn read(&mut self, tokens: &[u32], observe: &mut dyn FnMut() -> Result<(), Error>) -> Result<(), Error> {
         let hidden = self.decoder.forward_cached(tokens, &mut self.cache, observe)?;
         let last = hidden.narrow(0, tokens.len() - 1, 1)?;
-        self.next = self.choose.sample(&self.decoder.head.logits(&last)?.squeeze(0)?)?;
+        self.logits = self.decoder.head.logits(&last)?.squeeze(0)?;
         Ok(())
     }
 }

@@ -26,7 +26,7 @@ pub struct Rolling {
     /// Documents.
     pub documents: usize,
     /// The documents' windows, one document after the other.
-    pub windows: Documents,
+    pub windows: Documents<Document>,
     words: u64,
     bytes: u64,
 }

@@ -31,7 +31,7 @@ pub use report::{
     TaskReport, TaskScores, TrainingPoint, ValidationPoint,
 };
 pub use scope::Scope;
-pub use scores::{InferenceFigures, InferenceReport, RollingReport, RollingScores};
+pub use scores::{GenerationReport, GenerationScores, InferenceFigures, InferenceReport, RollingReport, RollingScores};
 pub use source::{DatasetName, ModelSource, UPLOADS};
 pub use spec::{JobSpec, SpecError};
-pub use task::{AnyTask, RollingTask, TaskName};
+pub use task::{AnyTask, GenerationTask, RollingTask, TaskName};

@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    InferenceReport, JobSpec, RollingReport, Stage,
+    GenerationReport, InferenceReport, JobSpec, RollingReport, Stage,
     spec::{ExportFormat, ExportType, RecoveryMethod},
 };
 
@@ -154,6 +154,10 @@ pub struct EvaluationReport {
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     #[schema(value_type = Object)]
     pub rolling: IndexMap<String, RollingReport>,
+    /// Scores of what the model wrote, by task.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    #[schema(value_type = Object)]
+    pub generation: IndexMap<String, GenerationReport>,
     /// Means over the multiple-choice tasks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub average: Option<AverageReport>,

@@ -1,5 +1,6 @@
 //! Figures beside accuracies and the perplexity of windows.
 
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -42,6 +43,55 @@ impl RollingScores {
             bits_per_byte: per_byte / std::f64::consts::LN_2,
         }
     }
+}
+
+/// Scores of what the model wrote, on one task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GenerationReport {
+    /// Of the source; null when `compare_dense` is false.
+    pub before: Option<GenerationScores>,
+    /// Of the compressed model, on the weights as exported.
+    pub after: GenerationScores,
+    /// Of the model after recovery; absent without recovery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovered: Option<GenerationScores>,
+    /// Documents asked.
+    pub documents: usize,
+    /// Tokens of the longest answer there may be.
+    pub max_new_tokens: usize,
+    /// How they were asked, in words.
+    pub protocol: String,
+}
+
+/// The task's own metrics by name, each the mean over the documents as a share of 1, and its standard error under the same
+/// name with `_stderr`: null for a single document.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct GenerationScores(IndexMap<String, Option<f64>>);
+
+impl GenerationScores {
+    /// Adds a metric.
+    pub fn insert(&mut self, metric: &str, mean: f64, stderr: Option<f64>) {
+        self.0.insert(metric.to_owned(), Some(mean));
+        self.0.insert(stderr_of(metric), stderr);
+    }
+
+    /// The mean of a metric.
+    pub fn mean(&self, metric: &str) -> Option<f64> {
+        self.0.get(metric).copied().flatten()
+    }
+
+    /// Every metric with its mean and its standard error.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, f64, Option<f64>)> {
+        self.0.iter().filter_map(|(metric, mean)| {
+            let stderr = self.0.get(&stderr_of(metric)).copied()?;
+            Some((metric.as_str(), (*mean)?, stderr))
+        })
+    }
+}
+
+fn stderr_of(metric: &str) -> String {
+    format!("{metric}_stderr")
 }
 
 /// What it takes to run the model, measured on the machine and in the number format of the job.

@@ -6,6 +6,7 @@ use super::{
     download, evaluate,
     exams::{Marks, evaluation_report, read_exams, take_exams},
     forecast::{self, Material},
+    memory::Demand,
     score_dense, write_report,
 };
 use crate::{
@@ -31,7 +32,7 @@ pub(super) fn assess(spec: &JobSpec, context: &Context<'_>) -> Result<Report, Er
         Material { config: &model.config, layers: 0, windows: &nothing, texts: &texts, exams: &exams, examples: 0 };
     context.observer.expect(forecast::legs(spec, &material));
     let demand = model.demand(spec, &LayerBudget::Explicit(Vec::new()), Keep::Ratio(1.0), &nothing, &texts);
-    let plan = demand.plan(context.settings.memory_limit)?;
+    let plan = Demand { written: exams.longest_generation(), ..demand }.plan(context.settings.memory_limit)?;
     let mut decoder = state.timed(Stage::Load, |_| model.load(spec, &nothing, &texts, plan.residency, context))?;
     score_dense(&decoder, &texts, &mut state, context)?;
     let marks = take_exams(&mut decoder, &exams, "dense", &mut state, context)?;

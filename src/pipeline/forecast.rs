@@ -7,7 +7,7 @@ use std::{
 
 use super::{Observer, cost, evaluate::Text, exams::Exams, statistics::Needs};
 use crate::{
-    eval::{Documents, Windows},
+    eval::{Volume, Windows},
     job::{
         JobSpec, Progress, Stage,
         spec::{Kind, Method, Recovery, Schedule},
@@ -96,9 +96,9 @@ fn scores(material: &Material<'_>, model: &str) -> Vec<Leg> {
     let of_text = |text: &Text| {
         leg(text.name.clone(), Batch { windows: text.windows.windows.len(), length: text.windows.length })
     };
-    let of_task = |(task, documents): (&str, &Documents)| {
-        let length = (documents.tokens as usize).div_ceil(documents.count.max(1));
-        leg(task.to_owned(), Batch { windows: documents.count, length })
+    let of_task = |(task, volume): (&str, Volume)| {
+        let length = (volume.tokens as usize).div_ceil(volume.count.max(1));
+        leg(task.to_owned(), Batch { windows: volume.count, length })
     };
     material.texts.iter().map(of_text).chain(material.exams.tasks().map(of_task)).collect()
 }

@@ -1,8 +1,9 @@
 //! How much memory a job needs, counted before anything is allocated, and where its layers are for it: all in memory
 //! if they fit the limit, else in their files.
 
-use super::{Error, gradients, statistics::Needs};
+use super::{Error, exams::BATCHES_AT_ONCE, gradients, statistics::Needs};
 use crate::{
+    eval::READ_AT_ONCE,
     job::{
         Failure, FailureCode,
         spec::{Projection, Recovery, RecoveryMethod, RecoveryTarget},
@@ -34,6 +35,8 @@ pub(super) struct Demand<'a> {
     pub(super) calibration: usize,
     /// Tokens of the longest evaluation window.
     pub(super) evaluation: usize,
+    /// Tokens of the longest prompt with its answer, where the model writes answers.
+    pub(super) written: Option<usize>,
     /// The training that follows, if any.
     pub(super) recovery: Option<&'a Recovery>,
 }
@@ -52,17 +55,22 @@ impl Demand<'_> {
     /// # Errors
     /// `out_of_memory`, with what is needed and what to change.
     pub(super) fn plan(&self, limit: u64) -> Result<Plan, Error> {
-        // Training changes the layers, so they must be in memory.
-        let streamed = self.recovery.is_none().then_some(Residency::Streamed);
+        // Training changes the layers, and every token that is written takes all of them: they must be in memory.
+        let resident = match (self.recovery, self.written) {
+            (Some(_), _) => Some("recovery asks for"),
+            (None, Some(_)) => Some("tasks whose answers the model writes ask for"),
+            (None, None) => None,
+        };
+        let streamed = resident.is_none().then_some(Residency::Streamed);
         for residency in [Some(Residency::Resident), streamed].into_iter().flatten() {
             if self.bytes(residency) <= limit {
                 let decompositions = limit - self.base(residency) - self.in_hand(residency);
                 return Ok(Plan { residency, decompositions });
             }
         }
-        let (least, place) = match self.recovery {
-            Some(_) => (Residency::Resident, "with its layers in memory, which recovery asks for"),
-            None => (Residency::Streamed, "even with its layers read one by one"),
+        let (least, place) = match resident {
+            Some(reason) => (Residency::Resident, format!("with its layers in memory, which {reason}")),
+            None => (Residency::Streamed, "even with its layers read one by one".to_owned()),
         };
         let failure = Failure::give_up(
             FailureCode::OutOfMemory,
@@ -81,7 +89,11 @@ impl Demand<'_> {
     /// Bytes at the highest point.
     pub(super) fn bytes(&self, residency: Residency) -> u64 {
         self.base(residency)
-            + self.passes(residency).max(self.in_hand(residency) + self.decomposition()).max(self.training())
+            + self
+                .passes(residency)
+                .max(self.in_hand(residency) + self.decomposition())
+                .max(self.training())
+                .max(self.writing())
     }
 
     /// What is there all the time: the program, the model or its ends, the factors made so far.
@@ -115,6 +127,15 @@ impl Demand<'_> {
         let scoring = 2 * gradients::activation_bytes(self.config, batch(self.evaluation)) as u64;
         let logits = LOGITS.min(tokens.max(self.evaluation) * self.config.vocab_size) as u64;
         F32 * layer + training.max(scoring) + 2 * F32 * logits + 4 * states
+    }
+
+    /// Answers: keys and values of what is read and written, and what goes through a layer at once.
+    fn writing(&self) -> u64 {
+        let Some(longest) = self.written else { return 0 };
+        let Config { num_layers, num_kv_heads, head_dim, .. } = *self.config;
+        let kept = 2 * F32 * (num_layers * num_kv_heads * head_dim * longest) as u64;
+        let read = Batch { windows: 1, length: longest.min(READ_AT_ONCE) };
+        BATCHES_AT_ONCE as u64 * (kept + gradients::activation_bytes(self.config, read) as u64)
     }
 
     /// The recovery: gradients, both moments and the best values of what trains, and a micro-batch's activations.
@@ -240,6 +261,7 @@ mod tests {
             kept: 0.1,
             calibration: 128,
             evaluation: 128,
+            written: None,
             recovery: None,
         }
     }
@@ -261,6 +283,19 @@ mod tests {
         for words in ["needs", "may use 2.0 GiB", "GRASPD_MEMORY_LIMIT", "calibration.sequence_length (128)"] {
             assert!(failure.message.contains(words), "{}", failure.message);
         }
+    }
+
+    #[test]
+    fn answers_need_the_layers_in_memory_and_room_for_keys_and_values() {
+        let config = config();
+        let written = |longest| Demand { written: Some(longest), layers: 0, ..demand(&config) };
+        // 32 layers of 2 · 4096 numbers a token, of two answers at once.
+        let kept = 2 * 32 * 2 * 4096 * 4 * 2048;
+        assert!(written(4096).writing() >= written(2048).writing() + kept);
+        let failure = written(2048).plan(16 << 30).unwrap_err().failure().unwrap();
+        assert!(failure.message.contains("which tasks whose answers the model writes ask for"), "{}", failure.message);
+        let plan = written(2048).plan(failure.memory_needed.unwrap()).unwrap();
+        assert_eq!(plan.residency, Residency::Resident);
     }
 
     #[test]

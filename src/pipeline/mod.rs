@@ -101,7 +101,8 @@ fn run_compression(spec: &JobSpec, context: &Context<'_>) -> Result<Report, Erro
         examples: lessons.as_ref().map_or(0, Lessons::examples),
     };
     context.observer.expect(forecast::legs(spec, &material));
-    let plan = model.demand(spec, &budget, keep, &windows, &texts).plan(context.settings.memory_limit)?;
+    let demand = model.demand(spec, &budget, keep, &windows, &texts);
+    let plan = Demand { written: exams.longest_generation(), ..demand }.plan(context.settings.memory_limit)?;
     let mut decoder = state.timed(Stage::Load, |_| model.load(spec, &windows, &texts, plan.residency, context))?;
     let mut influence = measure_influence(spec, &decoder, &windows, &budget, &mut state, context)?;
     let mut dense = Marks::default();
@@ -184,9 +185,7 @@ impl Model {
 
     fn exams(&self, spec: &JobSpec, state: &mut State, context: &Context<'_>) -> Result<Exams, Error> {
         match &spec.evaluation {
-            Some(evaluation) if evaluation.tasks.is_empty() && evaluation.rolling.is_empty() => {
-                Ok(Exams::without_tasks(evaluation))
-            }
+            Some(evaluation) if !evaluation.has_tasks() => Ok(Exams::without_tasks(evaluation)),
             Some(evaluation) => state.timed(Stage::Evaluate, |state| {
                 read_exams(evaluation, &self.config, &self.snapshot.folder, state, context)
             }),
@@ -225,6 +224,7 @@ impl Model {
             needs: Needs::of(spec.grasp.basis, spec.grasp.score),
             calibration: windows.length,
             evaluation: texts.iter().map(|text| text.windows.length).max().unwrap_or(0),
+            written: None,
             recovery: spec.recovery.as_ref(),
         }
     }

@@ -45,6 +45,7 @@ pub(super) fn retrain(spec: &JobSpec, recovery: &Recovery, context: &Context<'_>
         kept: 0.0,
         calibration: 0,
         evaluation: texts.iter().map(|text| text.windows.length).max().unwrap_or(0),
+        written: exams.longest_generation(),
         recovery: Some(recovery),
     };
     demand.plan(context.settings.memory_limit)?;

@@ -18,3 +18,4 @@ mod retraining;
 mod support;
 mod sweep;
 mod training;
+mod writing;

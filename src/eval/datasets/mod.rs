@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 pub(super) use pages::load_pages;
 use records::Format;
-pub(super) use tasks::{has_local_records, load_local_records, load_records};
+pub(super) use tasks::{Source, has_local_records, load_local_records, load_records};
 pub use training::{Instruction, TrainingText, load_training};
 
 use crate::{

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use super::records::{LONGEST, explain};
 use crate::{
     checkpoint::{Error, HubSettings, fetch_dataset_file, find_below},
-    job::{RollingTask, TaskName},
+    job::{GenerationTask, RollingTask, TaskName},
 };
 
 /// The hub's own conversion of data sets whose repositories hold a script: a branch, as the hub makes it.
@@ -24,10 +24,25 @@ const CONVERTED: &str = "refs/convert/parquet";
 /// Takes a record, or says what is wrong with it.
 pub(in crate::eval) type Take<'a> = &'a mut dyn FnMut(Value) -> Result<(), String>;
 
-/// Where the records of a task are: the name of the local folder, and a file of a revision on the hub.
+/// Where the records of a task are.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::eval) struct Source {
+    /// Of the local folder.
     name: &'static str,
+    hub: Hub,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Hub {
+    /// A file that is fetched.
+    File(HubFile),
+    /// Something that is not read, in words.
+    Elsewhere(&'static str),
+}
+
+/// A file of a revision on the hub.
+#[derive(Clone, Copy, Debug)]
+struct HubFile {
     repository: &'static str,
     /// A commit, so that scores stay comparable whatever becomes of the repository.
     revision: &'static str,
@@ -61,7 +76,7 @@ impl From<TaskName> for Source {
                 ("aps/super_glue", "3de24cf8022e94f4ee4b9d55a6f539891524d646", "boolq/{split}-00000-of-00001.parquet")
             }
         };
-        Self { name: task.as_str(), repository, revision, file }
+        Self { name: task.as_str(), hub: Hub::File(HubFile { repository, revision, file }) }
     }
 }
 
@@ -74,7 +89,18 @@ impl From<RollingTask> for Source {
                 "wikitext-2-raw-v1/wikitext-2-raw-v1-{split}.parquet",
             ),
         };
-        Self { name: task.as_str(), repository, revision, file }
+        Self { name: task.as_str(), hub: Hub::File(HubFile { repository, revision, file }) }
+    }
+}
+
+impl From<GenerationTask> for Source {
+    fn from(task: GenerationTask) -> Self {
+        if task.longbench().is_some() {
+            return Self { name: "longbench", hub: Hub::Elsewhere("it is in data.zip of THUDM/LongBench on the hub") };
+        }
+        let (repository, revision) = ("EleutherAI/coqa", "82e11af842af6c1396f5e9a5c7de260107c50cf1");
+        let file = HubFile { repository, revision, file: "coqa_{split}.parquet" };
+        Self { name: task.as_str(), hub: Hub::File(file) }
     }
 }
 
@@ -92,9 +118,12 @@ pub(in crate::eval) fn load_records(
     if load_local_records(source, split, datasets_dir, take)? {
         return Ok(true);
     }
-    let Source { name, repository, revision, file } = source;
-    let place = datasets_dir.join(format!("{name}/{split}.jsonl"));
-    let hint = format!("the {split} split of {name} was not found: put its records at {}", place.display());
+    let place = datasets_dir.join(format!("{}/{split}.jsonl", source.name));
+    let hint = format!("the {split} split of {} was not found: put its records at {}", source.name, place.display());
+    let HubFile { repository, revision, file } = match source.hub {
+        Hub::File(file) => file,
+        Hub::Elsewhere(place) => return Err(Error::DatasetNotFound(format!("{hint} ({place})"))),
+    };
     let file = file.replace("{split}", split);
     let path =
         fetch_dataset_file(repository, revision, &file, hub, &mut |_, _, _| true).map_err(|error| match error {

@@ -103,6 +103,11 @@ function scores(report) {
     const value = (side) => shown(it[side]?.acc_norm ?? it[side]?.acc ?? it[side]);
     rows.push([`accuracy, ${name}`, value("before"), value("after"), value("recovered")]);
   }
+  for (const [name, it] of Object.entries(report.evaluation?.generation ?? {})) {
+    for (const metric of Object.keys(it.after).filter((key) => !key.endsWith("_stderr"))) {
+      rows.push([`${metric}, ${name}`, shown(it.before?.[metric]), shown(it.after[metric]), shown(it.recovered?.[metric])]);
+    }
+  }
   rows.push(["parameters", count(report.parameters.before), count(report.parameters.after), ""]);
   rows.push(["bytes of safetensors", count(report.bytes.before), count(report.bytes.after), ""]);
   const columns = ["Before", "After", "Recovered"].slice(0, report.recovery ? 3 : 2);

@@ -223,10 +223,13 @@ pub struct EvaluationBody {
     /// Data sets for perplexity. Default: wikitext2.
     pub perplexity: Option<Vec<String>>,
     /// Tasks, asked and counted as lm-evaluation-harness does: `openbookqa`, `arc_easy`,
-    /// `arc_challenge`, `winogrande`, `hellaswag`, `piqa`, `mathqa`, `boolq`; and `wikitext`, its rolling perplexities.
+    /// `arc_challenge`, `winogrande`, `hellaswag`, `piqa`, `mathqa`, `boolq`; `wikitext`, its rolling perplexities; and
+    /// `coqa`, whose answers the model writes. So it does in `LongBench`'s English sets, asked and counted as `LongBench` does:
+    /// `longbench_` with `narrativeqa`, `qasper`, `multifieldqa_en`, `hotpotqa`, `2wikimqa`, `musique`, `gov_report`,
+    /// `qmsum`, `multi_news`, `trec`, `triviaqa`, `samsum`, `passage_count`, `passage_retrieval_en`, `lcc`, `repobench-p`.
     /// Default: none.
     pub tasks: Option<Vec<String>>,
-    /// Solved examples before each document of a task. Default: 0.
+    /// Solved examples before each document of a multiple-choice task. Default: 0.
     #[schema(default = 0, maximum = 64)]
     pub num_fewshot: Option<usize>,
     /// Tokens in a window, clamped to the model's longest context. Default: 2048.
@@ -380,11 +383,13 @@ impl From<&Grasp> for GraspBody {
 
 impl From<&Evaluation> for EvaluationBody {
     fn from(evaluation: &Evaluation) -> Self {
-        let tasks = evaluation.tasks.iter().map(ToString::to_string);
+        let choices = evaluation.tasks.iter().map(ToString::to_string);
+        let rolling = evaluation.rolling.iter().map(ToString::to_string);
+        let generation = evaluation.generation.iter().map(ToString::to_string);
         Self {
             perplexity: Some(evaluation.perplexity.iter().map(ToString::to_string).collect()),
             window: Some(evaluation.window),
-            tasks: Some(tasks.chain(evaluation.rolling.iter().map(ToString::to_string)).collect()),
+            tasks: Some(choices.chain(rolling).chain(generation).collect()),
             num_fewshot: Some(evaluation.num_fewshot),
             limit: evaluation.limit,
             compare_dense: Some(evaluation.compare_dense),

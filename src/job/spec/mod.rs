@@ -14,7 +14,7 @@ pub use export::{Export, ExportBody, ExportFormat, ExportType, ShardSizeBody};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{DatasetName, ModelSource, RollingTask, TaskName};
+use super::{DatasetName, GenerationTask, ModelSource, RollingTask, TaskName};
 
 /// A field of a spec is wrong: which, and what would be right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -153,7 +153,9 @@ pub struct Evaluation {
     pub tasks: Vec<TaskName>,
     /// Tasks that score whole documents.
     pub rolling: Vec<RollingTask>,
-    /// Solved examples before each document of a task.
+    /// Tasks whose answers the model writes.
+    pub generation: Vec<GenerationTask>,
+    /// Solved examples before each document of a multiple-choice task.
     pub num_fewshot: usize,
     /// At most so many windows of each data set, and documents of each task.
     pub limit: Option<usize>,
@@ -161,6 +163,13 @@ pub struct Evaluation {
     pub compare_dense: bool,
     /// Whether speed and memory of generation are measured.
     pub inference: bool,
+}
+
+impl Evaluation {
+    /// Whether any task is named, of whatever kind.
+    pub const fn has_tasks(&self) -> bool {
+        !(self.tasks.is_empty() && self.rolling.is_empty() && self.generation.is_empty())
+    }
 }
 
 /// Which layers are redundant.

@@ -6,8 +6,8 @@ use super::{Exams, Marks};
 use crate::{
     eval::{Exam, Rolling},
     job::{
-        AverageReport, AverageScores, EvaluationReport, InferenceReport, PerplexityReport, RollingReport, TaskReport,
-        TaskScores,
+        AverageReport, AverageScores, EvaluationReport, GenerationReport, InferenceReport, PerplexityReport,
+        RollingReport, TaskReport, TaskScores,
     },
 };
 
@@ -22,21 +22,32 @@ pub(in crate::pipeline) fn evaluation_report(
     let tasks = exams.choices.iter().filter_map(|exam| {
         let name = exam.task.as_str();
         let [before, after, recovered] = [before, after, recovered].map(|marks| marks.choices.get(name).copied());
-        let (documents, protocol) = (exam.documents.count, choice_protocol(exam));
+        let (documents, protocol) = (exam.documents.volume.count, choice_protocol(exam));
         let num_fewshot = exam.few_shot.map_or(0, |(shots, _)| shots);
         Some((name.to_owned(), TaskReport { before, after: after?, recovered, documents, num_fewshot, protocol }))
     });
     let rolling = exams.rolling.iter().filter_map(|rolling| {
         let name = rolling.task.as_str();
         let [before, after, recovered] = [before, after, recovered].map(|marks| marks.rolling.get(name).copied());
-        let (documents, window) = (rolling.documents, rolling.windows.longest);
+        let (documents, window) = (rolling.documents, rolling.windows.volume.longest);
         let protocol = rolling_protocol(rolling);
         Some((name.to_owned(), RollingReport { before, after: after?, recovered, documents, window, protocol }))
     });
+    let generation = exams.generation.iter().filter_map(|generative| {
+        let name = generative.task.as_str();
+        let [before, after, recovered] = [before, after, recovered].map(|marks| marks.generation.get(name).cloned());
+        let (documents, max_new_tokens) = (generative.documents.volume.count, generative.form.max_new_tokens);
+        let protocol = generative.protocol();
+        Some((
+            name.to_owned(),
+            GenerationReport { before, after: after?, recovered, documents, max_new_tokens, protocol },
+        ))
+    });
+    let (rolling, generation) = (rolling.collect(), generation.collect());
     let tasks: IndexMap<String, TaskReport> = tasks.collect();
     let (before, recovered) = (before.inference, recovered.inference);
     let inference = after.inference.map(|after| InferenceReport { before, after, recovered });
-    EvaluationReport { perplexity, rolling: rolling.collect(), average: average(&tasks), tasks, inference }
+    EvaluationReport { perplexity, rolling, generation, average: average(&tasks), tasks, inference }
 }
 
 /// Means over the tasks; none without tasks.
@@ -60,6 +71,6 @@ fn choice_protocol(exam: &Exam) -> String {
 fn rolling_protocol(rolling: &Rolling) -> String {
     format!(
         "lm-evaluation-harness 0.4.9, {} split, detokenised; {} rolling windows of at most {} tokens in which every token is scored once; words and bytes are those of the text before",
-        rolling.split, rolling.windows.count, rolling.windows.longest
+        rolling.split, rolling.windows.volume.count, rolling.windows.volume.longest
     )
 }
