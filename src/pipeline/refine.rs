@@ -17,7 +17,7 @@ use super::{
     compress::{Compressed, SUMS, Task},
     factorize::{Evidence, FactorNumbers, Triplets, Vectors, decompose, named},
     gradients,
-    piece::{INPUT_REGULARISATION, at_once, output_factor},
+    piece::{REGULARISATION, at_once, output_factor},
     state::State,
     statistics::{LayerSums, Needs},
 };
@@ -237,7 +237,7 @@ impl Moments {
     /// The factor of C′ and the numbers of K.
     fn numbers(&self, task: &Task<'_>) -> Result<(Cholesky, Vec<f32>), Error> {
         let input: Vec<f32> = self.input.flatten_all()?.to_vec1()?;
-        let input = Cholesky::new(&input, task.input_scale(), INPUT_REGULARISATION)
+        let input = Cholesky::new(&input, task.input_scale(), REGULARISATION)
             .map_err(|error| named("the inputs of a layer", error))?;
         Ok((input, self.cross.flatten_all()?.to_vec1()?))
     }
