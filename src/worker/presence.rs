@@ -6,11 +6,16 @@ use std::{
     fs::{File, OpenOptions},
     io,
     path::Path,
+    time::{Duration, Instant},
 };
 
 use rustix::fs::{FlockOperation, flock};
 
 const FILE: &str = "in-use.lock";
+
+/// How long processes that were killed may take to be gone: who starts within that time must not think that they live.
+const DYING: Duration = Duration::from_millis(500);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// This process at work, until it is dropped or dies.
 #[derive(Debug)]
@@ -19,16 +24,21 @@ pub struct Presence {
 }
 
 impl Presence {
-    /// Joins those who work on `data_dir`; `true` beside it when nobody did.
+    /// Joins those who work on `data_dir`; `true` beside it when nobody did. Where somebody does, it takes half a second to
+    /// be sure.
     ///
     /// # Errors
     /// What the system says of the file. A file system without locks says that too.
     pub fn enter(data_dir: &Path) -> io::Result<(Self, bool)> {
         let file = open(data_dir)?;
-        let alone = match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => true,
-            Err(rustix::io::Errno::WOULDBLOCK) => false,
-            Err(error) => return Err(error.into()),
+        let begin = Instant::now();
+        let alone = loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break true,
+                Err(rustix::io::Errno::WOULDBLOCK) if begin.elapsed() >= DYING => break false,
+                Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(LOOK_EVERY),
+                Err(error) => return Err(error.into()),
+            }
         };
         flock(&file, FlockOperation::LockShared)?;
         Ok((Self { _lock: file }, alone))
@@ -63,6 +73,13 @@ mod tests {
         let (second, alone) = Presence::enter(folder.path()).unwrap();
         assert!(!alone, "a child of the first is left");
         drop((child, second));
-        assert!(Presence::enter(folder.path()).unwrap().1);
+        let (dying, alone) = Presence::enter(folder.path()).unwrap();
+        assert!(alone);
+        let end = std::thread::spawn(move || {
+            std::thread::sleep(DYING / 5);
+            drop(dying);
+        });
+        assert!(Presence::enter(folder.path()).unwrap().1, "the last one was on its way out");
+        end.join().unwrap();
     }
 }
