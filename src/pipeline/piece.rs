@@ -26,11 +26,9 @@ use crate::{
     model::{Block, Decoder, module_name},
 };
 
-/// What is added to C and A, in parts of their mean eigenvalue. Chosen on text that was neither calibrated on nor is scored
-/// on: SmolLM2-135M with 18.7 % of the linear parameters removed and refined, perplexity on another part of wikitext2's
-/// validation split and on that of ptb; for C 1e-4 gives 47.7 and 88.4, 1e-3 47.5 and 87.9, 1e-2 47.3 and 87.3; 1e-1 for A
-/// 47.1 and 87.5.
-pub(super) const REGULARISATION: f64 = 1e-2;
+/// What is added to C and A, in parts of their mean eigenvalue: as much as their directions of few samples need.
+const INPUT_REGULARISATION: f64 = 1e-4;
+const OUTPUT_REGULARISATION: f64 = 1e-2;
 
 const TRIPLETS: &str = "triplets.json";
 
@@ -132,7 +130,7 @@ impl Piece {
         groups.dedup();
         let factor = |&group: &Projection| {
             let name = module_name(self.layer, group.path());
-            Ok((group, cholesky(&name, sums, Sum::Input(group), task.input_scale())?))
+            Ok((group, cholesky(&name, sums, Sum::Input(group), task.input_scale(), INPUT_REGULARISATION)?))
         };
         groups.par_iter().with_max_len(1).map(factor).collect()
     }
@@ -235,11 +233,11 @@ pub(super) fn output_factor(
     sums: &LayerSums,
     projection: Projection,
 ) -> Result<Option<Cholesky>, Error> {
-    let factor = || cholesky(name, sums, Sum::Output(projection), task.output_scale());
+    let factor = || cholesky(name, sums, Sum::Output(projection), task.output_scale(), OUTPUT_REGULARISATION);
     task.needs().output.then(factor).transpose()
 }
 
-fn cholesky(name: &str, sums: &LayerSums, sum: Sum, scale: f64) -> Result<Cholesky, Error> {
+fn cholesky(name: &str, sums: &LayerSums, sum: Sum, scale: f64, regularisation: f64) -> Result<Cholesky, Error> {
     let numbers = sums.numbers(sum)?.ok_or_else(|| Error::internal(format!("{name}: no statistics")))?;
-    Cholesky::new(&numbers, scale, REGULARISATION).map_err(|error| named(name, error))
+    Cholesky::new(&numbers, scale, regularisation).map_err(|error| named(name, error))
 }
