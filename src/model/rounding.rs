@@ -6,18 +6,10 @@ use crate::job::spec::Projection;
 impl Decoder {
     /// Makes every weight what it becomes when it is written as `dtype` and read again.
     pub fn round_to(&mut self, dtype: DType) -> Result<()> {
-        let round = |tensor: &mut Tensor| rounded(tensor, dtype);
-        round(&mut self.embedding)?;
-        round(&mut self.head.norm)?;
-        match self.config.tie_word_embeddings {
-            true => self.head.weight = self.embedding.clone(),
-            false => round(&mut self.head.weight)?,
-        }
+        self.each_end(&|tensor: &mut Tensor| rounded(tensor, dtype))?;
         self.round_layers_to(dtype)
     }
-}
 
-impl Decoder {
     /// Holds and computes everything in `dtype` from here on, adapters included: what is narrower than it was loses
     /// digits, what is wider keeps its numbers. Tensors that others hold stay as they are.
     ///
@@ -28,13 +20,19 @@ impl Decoder {
             *tensor = tensor.to_dtype(dtype)?;
             Ok(())
         };
-        cast(&mut self.embedding)?;
-        cast(&mut self.head.norm)?;
+        self.each_end(&cast)?;
+        (0..self.num_layers()).try_for_each(|layer| self.block_mut(layer)?.each_weight(&cast))
+    }
+
+    /// Changes the embedding and the head; where they are tied they stay one.
+    fn each_end(&mut self, change: &dyn Fn(&mut Tensor) -> Result<()>) -> Result<()> {
+        change(&mut self.embedding)?;
+        change(&mut self.head.norm)?;
         match self.config.tie_word_embeddings {
             true => self.head.weight = self.embedding.clone(),
-            false => cast(&mut self.head.weight)?,
+            false => change(&mut self.head.weight)?,
         }
-        (0..self.num_layers()).try_for_each(|layer| self.block_mut(layer)?.each_weight(&cast))
+        Ok(())
     }
 }
 

@@ -108,6 +108,21 @@ impl Job {
         self.attempt(&Watcher::default()).unwrap()
     }
 
+    /// Runs it with a stop after every step; three attempts at least.
+    pub(crate) fn run_in_pieces(&self) -> Report {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            match self.attempt(&Watcher { cancel_after: Some(1), ..Watcher::default() }) {
+                Err(Error::Cancelled) => {}
+                ended => {
+                    assert!(attempts > 2, "{attempts}");
+                    return ended.unwrap();
+                }
+            }
+        }
+    }
+
     pub(crate) fn singular_values(&self) -> Value {
         serde_json::from_slice(&std::fs::read(self.output().join("singular_values.json")).unwrap()).unwrap()
     }

@@ -70,7 +70,10 @@ impl From<TaskName> for Source {
             TaskName::Hellaswag => {
                 ("Rowan/hellaswag", "218ec52e09a7e7462a5400043bb9a69a41d06b76", "data/{split}-00000-of-00001.parquet")
             }
-            TaskName::Piqa => ("baber/piqa", CONVERTED, "default/{split}/0000.parquet"),
+            // A commit of the hub's conversion.
+            TaskName::Piqa => {
+                ("ybisk/piqa", "078a131412f46a38025a762322c174a8bae2610c", "plain_text/piqa-{split}.parquet")
+            }
             TaskName::Mathqa => ("allenai/math_qa", CONVERTED, "default/{split}/0000.parquet"),
             TaskName::Boolq => {
                 ("aps/super_glue", "3de24cf8022e94f4ee4b9d55a6f539891524d646", "boolq/{split}-00000-of-00001.parquet")
