@@ -17,9 +17,9 @@ use crate::{
 };
 
 /// Bytes of activations that may be kept for the backward pass; beyond, a layer's are computed again.
-pub(super) const ACTIVATIONS: usize = 768 << 20;
+pub(super) const ACTIVATIONS: usize = 1024 << 20;
 /// Tokens of one forward and backward pass, where windows are shorter.
-const TOKENS_AT_ONCE: usize = 512;
+const TOKENS_AT_ONCE: usize = 1024;
 
 /// Which matrices are summed for: projections by layer.
 pub(super) type Chosen = BTreeMap<usize, Vec<Projection>>;
