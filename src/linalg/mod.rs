@@ -8,4 +8,4 @@ mod weighted;
 
 pub use matmul::{Accumulate, MatMut, MatRef, matmul};
 pub use svd::{Svd, SvdError, thin_svd};
-pub use weighted::{Cholesky, retargeted, weighted_svd, weighted_values};
+pub use weighted::{Cholesky, Target, Weighting, weighted_svd, weighted_values};

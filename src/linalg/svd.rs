@@ -48,19 +48,24 @@ pub fn thin_svd(matrix: &[f32], rows: usize, columns: usize) -> Result<Svd, SvdE
     if !matrix.iter().all(|x| x.is_finite()) {
         return Err(SvdError::NotFinite);
     }
-    svd_of(&Mat::from_fn(rows, columns, |i, j| f64::from(matrix[i * columns + j])), WELL_CONDITIONED)
+    svd_of(&Mat::from_fn(rows, columns, |i, j| f64::from(matrix[i * columns + j])), WELL_CONDITIONED, usize::MAX)
 }
 
-/// As [`thin_svd`]; a matrix whose singular values all reach the share `well_conditioned` of the largest goes by way of the
-/// eigenvectors.
-pub(super) fn svd_of(matrix: &Mat<f64>, well_conditioned: f64) -> Result<Svd, SvdError> {
+/// The first `count` triplets, or all if they are fewer, by way of the eigenvectors however the matrix is conditioned: small
+/// singular values and their vectors are as good as [`singular_values`] says.
+pub(super) fn leading(matrix: &Mat<f64>, count: usize) -> Result<Svd, SvdError> {
+    svd_of(matrix, 0.0, count)
+}
+
+/// A matrix whose singular values all reach the share `well_conditioned` of the largest goes by way of the eigenvectors.
+fn svd_of(matrix: &Mat<f64>, well_conditioned: f64, count: usize) -> Result<Svd, SvdError> {
     let (rows, columns) = (matrix.nrows(), matrix.ncols());
     // A wide matrix is decomposed as its transpose: tall is what the algorithms are made for.
     let tall = rows >= columns;
     let w = if tall { matrix.to_owned() } else { matrix.transpose().to_owned() };
-    let (left, sigma, right) = match by_product(&w, well_conditioned)? {
+    let (left, sigma, right) = match by_product(&w, well_conditioned, count)? {
         Some(triplets) => triplets,
-        None => directly(&w)?,
+        None => directly(&w, count)?,
     };
     let (left, right) = if tall { (left, right) } else { (right, left) };
     Ok(Svd { left, sigma, right, rows, columns })
@@ -97,22 +102,24 @@ fn gram(w: FaerRef<'_, f64>) -> Mat<f64> {
     product
 }
 
-/// `WᵀW` = V diag(σ²) Vᵀ and U = W V / σ; `None` for a matrix that is not well-conditioned.
-fn by_product(w: &Mat<f64>, well_conditioned: f64) -> Result<Option<Triplets>, SvdError> {
+/// `WᵀW` = V diag(σ²) Vᵀ and U = W V / σ, of the `count` largest; `None` for a matrix that is not well-conditioned.
+fn by_product(w: &Mat<f64>, well_conditioned: f64, count: usize) -> Result<Option<Triplets>, SvdError> {
     let n = w.ncols();
     let product = gram(w.as_ref());
     let eigen = product.self_adjoint_eigen(Side::Lower).map_err(|_| SvdError::NoConvergence)?;
     drop(product);
     let squares = eigen.S().column_vector();
-    let (least, most) = (squares[0], squares[n - 1]);
+    let count = count.min(n);
+    // They ascend.
+    let (least, most) = (squares[n - count.max(1)], squares[n - 1]);
     if least.is_nan() || least < most * well_conditioned * well_conditioned {
         return Ok(None);
     }
-    let v = eigen.U();
+    let v = eigen.U().get(.., n - count..);
     let wv = w * v;
     // The length of W v is closer than the root of its square.
     let lengths: Vec<f64> = wv.col_iter().map(|column| column.norm_l2()).collect();
-    let mut order: Vec<usize> = (0..n).collect();
+    let mut order: Vec<usize> = (0..count).collect();
     order.sort_by(|&a, &b| lengths[b].total_cmp(&lengths[a]));
     let sigma: Vec<f64> = order.iter().map(|&k| lengths[k]).collect();
     let left = order
@@ -124,10 +131,11 @@ fn by_product(w: &Mat<f64>, well_conditioned: f64) -> Result<Option<Triplets>, S
     Ok(Some((left, sigma, right)))
 }
 
-fn directly(w: &Mat<f64>) -> Result<Triplets, SvdError> {
+fn directly(w: &Mat<f64>, count: usize) -> Result<Triplets, SvdError> {
     let svd = w.thin_svd().map_err(|_| SvdError::NoConvergence)?;
-    let sigma = svd.S().column_vector().iter().copied().collect();
-    Ok((vectors(svd.U()), sigma, vectors(svd.V())))
+    let count = count.min(w.ncols());
+    let sigma = svd.S().column_vector().iter().take(count).copied().collect();
+    Ok((vectors(svd.U().get(.., ..count)), sigma, vectors(svd.V().get(.., ..count))))
 }
 
 /// The columns of a matrix one after the other.
@@ -207,8 +215,8 @@ mod tests {
         for (m, n) in [(60, 24), (24, 24)] {
             let w = random(m, n);
             let w = Mat::from_fn(m, n, |i, j| f64::from(w[i * n + j]));
-            let (left, sigma, right) = by_product(&w, WELL_CONDITIONED).unwrap().expect("a well-conditioned matrix");
-            let (direct_left, direct_sigma, direct_right) = directly(&w).unwrap();
+            let (left, sigma, right) = by_product(&w, WELL_CONDITIONED, n).unwrap().expect("a well-conditioned matrix");
+            let (direct_left, direct_sigma, direct_right) = directly(&w, n).unwrap();
             for k in 0..n {
                 assert!((sigma[k] / direct_sigma[k] - 1.0).abs() < 1e-12);
                 let along = |a: &[f64], b: &[f64], m: usize| -> f64 {
@@ -225,7 +233,7 @@ mod tests {
     fn a_matrix_of_low_rank_goes_the_direct_way_and_keeps_orthogonal_vectors() {
         let w = geometric(30);
         let matrix = Mat::from_fn(30, 30, |i, j| f64::from(w[i * 30 + j]));
-        assert!(by_product(&matrix, WELL_CONDITIONED).unwrap().is_none());
+        assert!(by_product(&matrix, WELL_CONDITIONED, 30).unwrap().is_none());
         let svd = thin_svd(&w, 30, 30).unwrap();
         for i in 0..30 {
             for j in 0..30 {

@@ -32,7 +32,7 @@ pub use decoder::{Decoder, Observe, Place, Residency, factor_names, module_name}
 pub use device::open_device;
 pub use head::{Head, LOGITS, Losses};
 pub use linear::{Factors, Linear, Matrix, Side};
-pub use ops::{AdamW, Moments, accumulate, add_gram, cosine_similarities, squared_norm};
+pub use ops::{AdamW, Moments, accumulate, add_gram, cosine_similarities, squared_norm, subtract};
 pub use packed::Packed;
 pub use passes::{Group, Start, Visitor};
 pub use rotary::Rotary;

@@ -139,7 +139,7 @@ impl Decoder {
     /// # Errors
     /// As [`Self::states`].
     pub fn states_of(&self, groups: &[Group<'_>], width: usize) -> Result<States, Error> {
-        States::new(&self.scratch, groups.iter().map(Group::batch), width)
+        States::on_disk(&self.scratch, groups.iter().map(Group::batch), width)
     }
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Error, budget::Keep};
 use crate::{
     job::spec::{Basis, Score, SigmaSplit},
-    linalg::{Cholesky, Svd, SvdError, thin_svd, weighted_svd, weighted_values},
+    linalg::{Svd, SvdError, Weighting, thin_svd, weighted_svd, weighted_values},
 };
 
 /// The settings of this stage.
@@ -93,10 +93,8 @@ pub(super) struct Evidence<'a> {
     pub(super) gradient: Option<&'a [f32]>,
     /// Σ over the windows of (∂L/∂σ)² [r].
     pub(super) squares: Option<&'a [f32]>,
-    /// Of A.
-    pub(super) output: Option<&'a Cholesky>,
-    /// Of C.
-    pub(super) input: Option<&'a Cholesky>,
+    /// The factors of A and C.
+    pub(super) weighting: Weighting<'a>,
 }
 
 /// Decomposes one matrix and scores its triplets; none is kept yet.
@@ -108,9 +106,9 @@ pub(super) fn decompose(
     score: Score,
 ) -> Result<(Triplets, Svd), Error> {
     let [out, input] = shape;
-    let svd = match (evidence.output, evidence.input) {
-        (None, None) => thin_svd(weight, out, input),
-        (left, right) => weighted_svd(weight, out, input, left, right),
+    let svd = match evidence.weighting {
+        Weighting { left: None, right: None, .. } => thin_svd(weight, out, input),
+        weighting => weighted_svd(weight, shape, weighting, usize::MAX),
     };
     let svd = svd.map_err(|error| named(name, error))?;
     let sigma_gradient = evidence.gradient.map(|gradient| svd.sigma_gradient(gradient));
@@ -122,11 +120,10 @@ pub(super) fn spectrum(
     name: &str,
     shape: [usize; 2],
     weight: &[f32],
-    evidence: Evidence<'_>,
+    weighting: Weighting<'_>,
     score: Score,
 ) -> Result<Triplets, Error> {
-    let [out, input] = shape;
-    let sigma = weighted_values(weight, out, input, evidence.output, evidence.input);
+    let sigma = weighted_values(weight, shape, weighting);
     Triplets::new(name, shape, sigma.map_err(|error| named(name, error))?, None, None, score)
 }
 
@@ -235,9 +232,10 @@ mod tests {
         for (at, loudness) in [1.0, 1.0, 1.0, 400.0].into_iter().enumerate() {
             c[at * 5] = loudness;
         }
-        let input = Cholesky::new(&c, 1.0, 1e-9).unwrap();
+        let input = crate::linalg::Cholesky::new(&c, 1.0, 1e-9).unwrap();
         let gradient: Vec<f32> = (0..16).map(|at| if at % 5 == 0 { 1.0 } else { 0.0 }).collect();
-        let evidence = Evidence { gradient: Some(&gradient), input: Some(&input), ..Evidence::default() };
+        let weighting = Weighting { right: Some(&input), ..Weighting::default() };
+        let evidence = Evidence { gradient: Some(&gradient), weighting, ..Evidence::default() };
         let (triplets, _) = decompose("w", [4, 4], &diagonal(), evidence, Score::Taylor).unwrap();
         assert!((triplets.sigma[0] - 20.0).abs() < 1e-5, "{:?}", triplets.sigma);
         // σ ∂L/∂σ is the matrix's own share of ⟨G, W⟩, in whatever basis.

@@ -186,8 +186,7 @@ fn memory(spec: &JobSpec, model: &Model, chosen: u64) -> u64 {
 }
 
 /// Two operations a parameter and token forward, five more backward, seven for both models and their sums in a
-/// refinement; a decomposition takes about twenty-two times the
-/// smaller side for each number of a matrix.
+/// refinement; a decomposition takes about twenty-two times the smaller side for each number of a matrix.
 fn seconds(spec: &JobSpec, model: &Model, count: usize, chosen: u64) -> f64 {
     let parameters = model.parameters as f64;
     let calibration = &spec.calibration;

@@ -2,9 +2,9 @@
 //!
 //! Ranks are chosen on the dense model at once. Behind the first compressed layer, though, a matrix no longer gets the
 //! dense model's x but x′. So each layer is decomposed anew at its ranks, with C′ = E[x′ x′ᵀ] in place of C and, in place
-//! of W, the matrix W + θ W K C′⁻¹ with K = E[(x − x′) x′ᵀ]. With θ = 1 its outputs of x′ come as close to W x as a matrix
-//! can bring them on the calibration text; but that learns the text by heart and damps what x′ does not foretell, so that
-//! other text suffers: [`TOWARDS_DENSE`]. A, the weights of the outputs, stays that of the dense model.
+//! of W, the matrix W + θ W K C′⁻¹ with K = E[(x − x′) x′ᵀ] ([`Target`]). With θ = 1 its outputs of x′ come as close to W x as
+//! a matrix can bring them on the calibration text; but that learns the text by heart and damps what x′ does not foretell, so
+//! that other text suffers: [`TOWARDS_DENSE`]. A, the weights of the outputs, stays that of the dense model.
 
 use std::{path::Path, sync::Arc};
 
@@ -15,28 +15,25 @@ use safetensors::Dtype;
 use super::{
     Context, Error,
     compress::{Compressed, SUMS, Task},
-    factorize::{Evidence, FactorNumbers, Triplets, Vectors, decompose, named},
-    gradients,
-    piece::{at_once, output_factor},
+    factorize::{FactorNumbers, Triplets, Vectors, named},
+    piece::{REGULARISATION, at_once, output_factor},
     state::State,
     statistics::{LayerSums, Needs},
 };
 use crate::{
     checkpoint::{Pending, Weights, narrow, write_safetensors},
     job::{Progress, Stage, spec::Projection},
-    linalg::{Cholesky, retargeted},
-    model::{Batch, Block, Decoder, Group, Matrix, States, accumulate, add_gram},
+    linalg::{Cholesky, Target, Weighting, weighted_svd},
+    model::{Batch, Block, Decoder, Group, Matrix, States, accumulate, add_gram, subtract},
 };
 
-/// θ, how far a matrix goes towards the dense model's outputs. Measured on SmolLM2-135M with 18.7 % of the linear parameters
-/// removed, the first 32 windows for calibration and C regularised with 1e-4, perplexity on the test splits of wikitext2 and
-/// ptb: 0 gives 46.5 and 130.3, ½ 45.5 and 128.6, 1 49.8 and 146.7.
+/// θ, how far a matrix goes towards the dense model's outputs. Chosen on text that is neither calibrated on nor scored on
+/// (SmolLM2-135M at 18.7 % of the linear parameters, another part of wikitext2's validation split and that of ptb): ¼ gives
+/// 47.32 and 87.57, ½ 47.31 and 87.29, ¾ 47.83 and 88.34. On the test splits none of it loses 2 % more than ½, all of it 10 %.
 const TOWARDS_DENSE: f64 = 0.5;
 
-/// What is added to C′, in parts of its mean eigenvalue: more than to C, since what W is moved by is divided by it. Of 1e-4,
-/// 1e-3 and 1e-2, for C and C′ both, it lost least on text that is neither calibrated on nor scored on (SmolLM2-135M as above,
-/// another part of wikitext2's validation split and that of ptb: 47.7 and 88.4, 47.5 and 87.9, 47.3 and 87.3).
-const REGULARISATION: f64 = 1e-2;
+/// Tokens that go through both models at once.
+const TOKENS_AT_ONCE: usize = 2048;
 
 /// The projections that share an input, by the first of them, in the order in which a layer comes to them.
 const SITES: [Projection; 4] = [Projection::QProj, Projection::OProj, Projection::GateProj, Projection::DownProj];
@@ -63,8 +60,12 @@ pub(super) fn refine(
         read(&Weights::open(&state.path(&name(layer)))?, &mut matrices[ranges[layer - first].clone()])?;
     }
     let Some(&unfinished) = layers.iter().rfind(|&&layer| !is_finished(layer, state)) else { return Ok(()) };
-    let groups = gradients::groups(task.windows);
-    let walk = state.timed(Stage::Factorize, |_| Walk::begin(decoder, &groups, first))?;
+    let groups = Group::cut(&task.windows.windows, task.windows.length, TOKENS_AT_ONCE);
+    let held = held_bytes(decoder, &groups);
+    // Half of the memory at most: the decompositions have the rest.
+    let in_memory = held <= task.memory / 2;
+    let task = &Task { memory: task.memory - if in_memory { held } else { 0 }, ..*task };
+    let walk = state.timed(Stage::Factorize, |_| Walk::begin(decoder, &groups, in_memory, first))?;
     for (layer, range) in (first..=unfinished).zip(ranges) {
         let progress = Progress::new(Stage::Factorize, (layer - first) as u64, (last + 1 - first) as u64);
         context.progress(Progress { layer: Some(layer), part: Some("refine".to_owned()), ..progress })?;
@@ -107,8 +108,9 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     /// In front of the first layer that changes, where both models still have the same states.
-    fn begin(decoder: &'a Decoder, groups: &'a [Group<'a>], first: usize) -> Result<Self, Error> {
-        let walk = Self { decoder, groups, dense: Way::new(decoder, groups)?, compressed: Way::new(decoder, groups)? };
+    fn begin(decoder: &'a Decoder, groups: &'a [Group<'a>], in_memory: bool, first: usize) -> Result<Self, Error> {
+        let way = || Way::new(decoder, groups, in_memory);
+        let walk = Self { decoder, groups, dense: way()?, compressed: way()? };
         for (index, group) in groups.iter().enumerate() {
             let hidden = decoder.forward(decoder.embed(&group.windows)?, 0..first, group.batch())?;
             walk.dense.hidden.put(index, &hidden)?;
@@ -159,7 +161,7 @@ impl<'a> Walk<'a> {
             // x and x′ [tokens, in]
             let (x, renewed) = (self.dense.input(blocks.0, site, at)?, self.compressed.input(blocks.1, site, at)?);
             if wanted {
-                let cross = (x - &renewed)?.t()?.matmul(&renewed)?;
+                let cross = subtract(x.copy()?, &renewed)?.t()?.matmul(&renewed)?;
                 let (input, cross) = match moments {
                     Some(sum) => (add_gram(Some(sum.input), &renewed)?, accumulate(sum.cross, &cross)?),
                     None => (add_gram(None, &renewed)?, cross),
@@ -179,6 +181,16 @@ struct At<'a> {
     batch: Batch,
 }
 
+/// The projections whose inputs are as wide as the states of a [`Way`].
+const WAY: [Projection; 3] = [Projection::QProj, Projection::OProj, Projection::DownProj];
+
+/// Bytes of both models' states in memory.
+fn held_bytes(decoder: &Decoder, groups: &[Group<'_>]) -> u64 {
+    let tokens: usize = groups.iter().map(|group| group.batch().tokens()).sum();
+    let widths: usize = WAY.iter().map(|&site| decoder.config.projection_shape(site)[1]).sum();
+    (2 * tokens * widths * size_of::<f32>()) as u64
+}
+
 /// One model's states inside a layer.
 struct Way {
     /// The residual stream.
@@ -190,13 +202,13 @@ struct Way {
 }
 
 impl Way {
-    fn new(decoder: &Decoder, groups: &[Group<'_>]) -> Result<Self, Error> {
-        let states = |site: Projection| decoder.states_of(groups, decoder.config.projection_shape(site)[1]);
-        Ok(Self {
-            hidden: states(Projection::QProj)?,
-            attended: states(Projection::OProj)?,
-            activated: states(Projection::DownProj)?,
-        })
+    fn new(decoder: &Decoder, groups: &[Group<'_>], in_memory: bool) -> Result<Self, Error> {
+        let states = |site: Projection| match in_memory {
+            true => Ok(States::in_memory(groups.len())),
+            false => decoder.states_of(groups, decoder.config.projection_shape(site)[1]),
+        };
+        let [hidden, attended, activated] = WAY;
+        Ok(Self { hidden: states(hidden)?, attended: states(attended)?, activated: states(activated)? })
     }
 
     /// What the projections of a site get [tokens, in], once those of the site before have given.
@@ -211,7 +223,7 @@ impl Way {
             }
             Projection::GateProj => {
                 let attended = self.attended.get(index, device)?;
-                let hidden = (hidden + block.projection(Projection::OProj).forward(&attended)?)?;
+                let hidden = accumulate(block.projection(Projection::OProj).forward(&attended)?, &hidden)?;
                 self.hidden.put(index, &hidden)?;
                 block.normed(&hidden, site)?
             }
@@ -228,7 +240,7 @@ impl Way {
     fn leave(&self, block: &Block, At { decoder, index, .. }: At<'_>) -> Result<(), Error> {
         let (hidden, activated) =
             (self.hidden.get(index, &decoder.device)?, self.activated.get(index, &decoder.device)?);
-        let hidden = (hidden + block.projection(Projection::DownProj).forward(&activated)?)?;
+        let hidden = accumulate(block.projection(Projection::DownProj).forward(&activated)?, &hidden)?;
         Ok(self.hidden.put(index, &hidden)?)
     }
 }
@@ -240,12 +252,15 @@ struct Moments {
 }
 
 impl Moments {
-    /// The factor of C′ and the numbers of K.
-    fn numbers(&self, task: &Task<'_>) -> Result<(Cholesky, Vec<f32>), Error> {
-        let input: Vec<f32> = self.input.flatten_all()?.to_vec1()?;
-        let input = Cholesky::new(&input, task.input_scale(), REGULARISATION)
-            .map_err(|error| named("the inputs of a layer", error))?;
-        Ok((input, self.cross.flatten_all()?.to_vec1()?))
+    /// The factor of C′, and what the site's matrices are to give.
+    fn numbers(&self, task: &Task<'_>) -> Result<(Cholesky, Target), Error> {
+        let (input, cross): (Vec<f32>, Vec<f32>) =
+            (self.input.flatten_all()?.to_vec1()?, self.cross.flatten_all()?.to_vec1()?);
+        let numbers = Cholesky::new(&input, task.input_scale(), REGULARISATION).and_then(|input| {
+            let target = Target::new(&input, &cross, TOWARDS_DENSE * task.input_scale())?;
+            Ok((input, target))
+        });
+        numbers.map_err(|error| named("the inputs of a layer", error))
     }
 }
 
@@ -253,7 +268,7 @@ impl Moments {
 struct Fit<'a> {
     /// Of the dense model.
     block: &'a Block,
-    moments: (Cholesky, Vec<f32>),
+    moments: (Cholesky, Target),
     outputs: &'a LayerSums,
     task: &'a Task<'a>,
 }
@@ -262,15 +277,13 @@ impl Fit<'_> {
     /// The best factors of a matrix's rank.
     fn factors(&self, matrix: &mut Compressed) -> Result<(), Error> {
         let Compressed { projection, triplets: Triplets { name, shape, kept, .. }, .. } = &*matrix;
-        let (input, cross) = &self.moments;
+        let (right, target) = &self.moments;
         let weight: Vec<f32> = self.block.projection(*projection).matrix.to_dense()?.flatten_all()?.to_vec1()?;
-        let weight = retargeted(&weight, shape[1], cross, TOWARDS_DENSE * self.task.input_scale(), input)
-            .map_err(|error| named(name, error))?;
-        let output = output_factor(self.task, name, self.outputs, *projection)?;
-        let evidence = Evidence { output: output.as_ref(), input: Some(input), ..Evidence::default() };
-        let (mut triplets, svd) = decompose(name, *shape, &weight, evidence, self.task.rule.score)?;
-        triplets.kept = (0..kept.len()).collect();
-        let factors = Vectors::of(&svd, triplets.kept.clone()).factors(&triplets, self.task.rule.split);
+        let left = output_factor(self.task, name, self.outputs, *projection)?;
+        let weighting = Weighting { left: left.as_ref(), right: Some(right), target: Some(target) };
+        let svd = weighted_svd(&weight, *shape, weighting, kept.len()).map_err(|error| named(name, error))?;
+        let found = Triplets { sigma: svd.sigma.clone(), kept: (0..kept.len()).collect(), ..matrix.triplets.clone() };
+        let factors = Vectors::of(&svd, found.kept.clone()).factors(&found, self.task.rule.split);
         matrix.factors = factors.map(Arc::new);
         Ok(())
     }

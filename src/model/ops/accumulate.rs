@@ -16,6 +16,15 @@ pub fn accumulate(sum: Tensor, addend: &Tensor) -> Result<Tensor> {
     Ok(sum)
 }
 
+/// `x − y`, in the memory of `x` where the device allows it: the caller must hold the only handle of `x`.
+pub fn subtract(x: Tensor, y: &Tensor) -> Result<Tensor> {
+    if !is_fused(&x) {
+        return x - y;
+    }
+    update(&x, y, |x, y| x - y)?;
+    Ok(x)
+}
+
 /// `x` · `factor`, in the memory of `x` where the device allows it: the caller must hold the only handle of `x`.
 pub(in crate::model) fn scale(x: Tensor, factor: f64) -> Result<Tensor> {
     if !is_fused(&x) {
@@ -155,10 +164,11 @@ mod tests {
     use super::{super::testing::*, *};
 
     #[test]
-    fn it_adds() {
+    fn it_adds_subtracts_and_scales() {
         let (a, b) = (random(1, &[7, 9]), random(2, &[7, 9]));
         let expected = (&a + &b).unwrap();
         assert!(distance(&expected, &accumulate(a.copy().unwrap(), &b).unwrap()) < 1e-7);
+        assert!(distance(&(&a - &b).unwrap(), &subtract(a.copy().unwrap(), &b).unwrap()) < 1e-7);
         assert!(distance(&(&a * 0.3).unwrap(), &scale(a.copy().unwrap(), 0.3).unwrap()) < 1e-7);
     }
 

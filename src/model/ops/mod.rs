@@ -19,7 +19,7 @@ mod swiglu;
 use std::ops::{Deref, Range};
 
 pub(super) use accumulate::scale;
-pub use accumulate::{accumulate, add_gram};
+pub use accumulate::{accumulate, add_gram, subtract};
 pub use adamw::{AdamW, Moments, squared_norm};
 pub(super) use attention::{AttentionShape, attend, attend_backward};
 use candle_core::{CpuStorage, DType, Result, Storage, Tensor, bail};
