@@ -208,7 +208,7 @@ pub struct GraspBody {
     pub basis: Option<Basis>,
     /// Default: global with preset best where it makes sense, else uniform.
     pub allocation: Option<Allocation>,
-    /// Default: none.
+    /// Default: sequential with preset best in the `two_sided` basis where it makes sense, else none.
     pub refine: Option<Refine>,
     /// Default: both.
     pub sigma_split: Option<SigmaSplit>,

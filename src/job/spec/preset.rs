@@ -35,10 +35,10 @@ pub(super) fn fill(body: &GraspBody, layers: Option<Layers>, size: Option<Size>)
     });
     let score = body.score.unwrap_or(if best && basis != Basis::Plain { Score::Energy } else { Score::Taylor });
     let control_per_matrix = matches!(size, Some(Size::ImportanceThreshold(_)));
-    let one_budget =
-        best && (basis, score, schedule) == (Basis::TwoSided, Score::Energy, Schedule::OneShot) && !control_per_matrix;
+    let weighs_the_loss = best && (basis, score, schedule) == (Basis::TwoSided, Score::Energy, Schedule::OneShot);
+    let one_budget = weighs_the_loss && !control_per_matrix;
     let allocation = body.allocation.unwrap_or(if one_budget { Allocation::Global } else { Allocation::Uniform });
-    let refine = body.refine.unwrap_or(Refine::None);
+    let refine = body.refine.unwrap_or(if weighs_the_loss { Refine::Sequential } else { Refine::None });
     let everywhere = best && allocation == Allocation::Global;
     Filled {
         size: size.unwrap_or(match everywhere && layers.is_none() {

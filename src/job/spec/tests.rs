@@ -17,7 +17,7 @@ fn the_smallest_body_gets_what_loses_least() {
     assert_eq!(spec.grasp.size, Size::TargetCompression(0.2));
     assert_eq!((spec.grasp.basis, spec.grasp.score), (Basis::TwoSided, Score::Energy));
     assert_eq!((spec.grasp.allocation, spec.grasp.layers), (Allocation::Global, Layers::All));
-    assert_eq!(spec.grasp.refine, Refine::None);
+    assert_eq!(spec.grasp.refine, Refine::Sequential);
     assert_eq!(spec.calibration.samples, 128);
     assert_eq!(spec.evaluation.unwrap().window, 2048);
 }
@@ -41,7 +41,11 @@ fn what_the_body_says_wins_and_the_rest_gives_way() {
     assert_eq!((eight.allocation, eight.size), (Allocation::Global, Size::RetainRatio(0.1)));
     assert_eq!(grasp(json!({"importance_threshold": 0.9})).allocation, Allocation::Uniform);
     assert_eq!(grasp(json!({"schedule": "iterative"})).basis, Basis::TwoSided);
-    assert_eq!(grasp(json!({"refine": "sequential"})).refine, Refine::Sequential);
+    assert_eq!(grasp(json!({"refine": "none"})).refine, Refine::None);
+    assert_eq!(grasp(json!({"importance_threshold": 0.9})).refine, Refine::Sequential);
+    for other in [json!({"schedule": "iterative"}), json!({"basis": "whitened"}), json!({"score": "magnitude"})] {
+        assert_eq!(grasp(other).refine, Refine::None);
+    }
     assert_eq!(grasp(json!({"basis": "whitened"})).score, Score::Energy);
     assert_eq!(grasp(json!({"preset": "paper", "layers": "all"})).layers, Layers::All);
 }
