@@ -39,7 +39,11 @@ pub struct Arguments {
 
 fn fields(text: &str) -> Result<Value, String> {
     let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    value.is_object().then_some(value).ok_or_else(|| "a JSON object is expected".to_owned())
+    let fields = value.as_object().ok_or("a JSON object is expected")?;
+    match ["layers", "schedule"].into_iter().find(|name| fields.contains_key(*name)) {
+        Some(name) => Err(format!("{name} is given by --{name}")),
+        None => Ok(value),
+    }
 }
 
 /// One run: what was asked for.
@@ -203,6 +207,18 @@ mod tests {
         for setting in &settings {
             let spec = JobSpec::parse(&arguments.job("file:tiny-llama", setting)).unwrap();
             assert_eq!(spec.calibration.samples, setting.samples);
+        }
+    }
+
+    #[test]
+    fn what_an_option_decides_is_refused_among_the_other_fields() {
+        let parse = |grasp| Line::try_parse_from(["bench", "--grasp", grasp]);
+        assert!(parse(r#"{"retain_ratio": 0.3}"#).is_ok());
+        for (grasp, words) in
+            [(r#"{"layers": [3, 4]}"#, "layers is given by --layers"), ("7", "a JSON object is expected")]
+        {
+            let complaint = parse(grasp).err().unwrap().to_string();
+            assert!(complaint.contains(words), "{complaint}");
         }
     }
 
