@@ -51,8 +51,8 @@ pub fn thin_svd(matrix: &[f32], rows: usize, columns: usize) -> Result<Svd, SvdE
     svd_of(&Mat::from_fn(rows, columns, |i, j| f64::from(matrix[i * columns + j])), WELL_CONDITIONED, usize::MAX)
 }
 
-/// The first `count` triplets, or all if they are fewer, by way of the eigenvectors however the matrix is conditioned: small
-/// singular values and their vectors are as good as [`singular_values`] says.
+/// The first `count` triplets, or all if they are fewer, by way of the eigenvectors however the matrix is conditioned, unless
+/// rounding made one of their eigenvalues negative: small singular values are as good as [`singular_values`] says.
 pub(super) fn leading(matrix: &Mat<f64>, count: usize) -> Result<Svd, SvdError> {
     svd_of(matrix, 0.0, count)
 }

@@ -94,6 +94,12 @@ pub(super) fn head(config: &Config, batch: Batch) -> f64 {
     2.0 * (config.vocab_size * config.hidden_size) as f64 * batch.tokens() as f64
 }
 
+/// A refinement: both models forward, and of the inputs of each site one triangle of C′ and the whole of K.
+pub(super) fn refinement(config: &Config, grasp: &Grasp, windows: Batch) -> f64 {
+    let inputs = Needs { input: true, ..Needs::NONE }.numbers(config, &grasp.projections);
+    2.0 * layers(config, windows) + (config.num_layers * windows.tokens()) as f64 * 3.0 * inputs as f64
+}
+
 /// Forward with the head, the gradient of the logits back to the hidden states, and each layer back to the lowest
 /// chosen one: the product with the weights, attention's five products for two, and the sums of the chosen matrices.
 pub(super) fn gradients(config: &Config, grasp: &Grasp, redundant: &[usize], windows: Batch) -> f64 {

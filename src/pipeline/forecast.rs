@@ -5,12 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Observer, cost, evaluate::Text, exams::Exams, statistics::Needs};
+use super::{Observer, cost, evaluate::Text, exams::Exams, refine, statistics::Needs};
 use crate::{
     eval::{Volume, Windows},
     job::{
         JobSpec, Progress, Stage,
-        spec::{Kind, Method, Recovery, Schedule},
+        spec::{Kind, Method, Recovery, Refine, Schedule},
     },
     model::{Batch, Config},
 };
@@ -82,7 +82,16 @@ fn compression(spec: &JobSpec, material: &Material<'_>) -> Vec<Leg> {
     if Needs::of(spec.grasp.basis, spec.grasp.score).anything() {
         legs.push(Leg { stage: Stage::Gradients, part: None, flop });
     }
-    legs.push(Leg { stage: Stage::Factorize, part: None, flop: decompositions });
+    let factorize = |part: Option<&str>, flop| Leg { stage: Stage::Factorize, part: part.map(str::to_owned), flop };
+    match spec.grasp.refine {
+        Refine::None => legs.push(factorize(None, decompositions)),
+        Refine::Sequential => {
+            // Without vectors first, which is a third of the time.
+            legs.push(factorize(None, decompositions / 3.0));
+            let again = cost::refinement(config, &spec.grasp, batch) + decompositions;
+            legs.push(factorize(Some(refine::PART), again));
+        }
+    }
     legs
 }
 
@@ -210,12 +219,15 @@ impl Course {
         Some(Duration::try_from_secs_f64(here + after).ok()?.as_secs())
     }
 
-    /// The leg that a progress belongs to: the one at work, or the next like it. What fits none, such as the reading of
-    /// texts, is a short part of something else.
+    /// The leg that a progress belongs to: the one at work, or the next like it, by its part if one has that. What fits none,
+    /// such as the reading of texts, is a short part of something else.
     fn find(&self, progress: &Progress) -> Option<usize> {
-        let fits = |leg: &Leg| leg.stage == progress.stage && (leg.part.is_none() || leg.part == progress.part);
         let at = self.at.map_or(0, |at| at.leg);
-        (at..self.legs.len()).find(|&index| fits(&self.legs[index]))
+        let next = |part: Option<&String>| {
+            let fits = |leg: &Leg| leg.stage == progress.stage && leg.part.as_ref() == part;
+            (at..self.legs.len()).find(|&index| fits(&self.legs[index]))
+        };
+        next(progress.part.as_ref()).or_else(|| next(None))
     }
 
     fn move_to(&mut self, leg: usize, progress: &Progress, now: Instant) {
@@ -284,5 +296,34 @@ mod tests {
         let progress = |part: &str| Progress { part: Some(part.to_owned()), ..Progress::new(Stage::Evaluate, 0, 1) };
         let found = ["dense, b", "compressed, a", "reading boolq"].map(|part| course.find(&progress(part)));
         assert_eq!(found, [Some(1), Some(2), None]);
+    }
+
+    #[test]
+    fn a_refinement_is_a_leg_of_its_own() {
+        let leg = |part: Option<&str>| Leg { stage: Stage::Factorize, part: part.map(str::to_owned), flop: 1.0 };
+        let course = Course { legs: vec![leg(None), leg(Some(refine::PART))], ..Course::default() };
+        let progress =
+            |part: Option<&str>| Progress { part: part.map(str::to_owned), ..Progress::new(Stage::Factorize, 0, 1) };
+        let found = [None, Some("mlp"), Some(refine::PART)].map(|part| course.find(&progress(part)));
+        assert_eq!(found, [Some(0), Some(0), Some(1)]);
+    }
+
+    #[test]
+    fn the_default_job_expects_to_refine() {
+        let spec = |grasp: serde_json::Value| {
+            JobSpec::parse(&serde_json::json!({"model": "a/b", "grasp": grasp, "evaluation": null})).unwrap()
+        };
+        let config = Config::parse(&serde_json::json!({"architectures": ["LlamaForCausalLM"], "model_type": "llama",
+            "vocab_size": 100, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4,
+            "num_attention_heads": 4}))
+        .unwrap();
+        let windows = Windows { windows: vec![vec![0; 32]; 2], length: 32 };
+        let exams = Exams::default();
+        let material =
+            Material { config: &config, layers: 4, windows: &windows, texts: &[], exams: &exams, examples: 0 };
+        let flop = |grasp| compression(&spec(grasp), &material).iter().map(|leg| leg.flop).sum::<f64>();
+        let (refined, once) = (flop(serde_json::json!({})), flop(serde_json::json!({"refine": "none"})));
+        let both_forward = 2.0 * cost::layers(&config, Batch { windows: 2, length: 32 });
+        assert!(refined - once > both_forward, "{refined} {once}");
     }
 }
